@@ -14,7 +14,7 @@
 //!                              '-> upstream, and the same three steps for the answer
 //! ```
 //!
-//! Read `proxy` for the road, `transform` for the engine, [`seal`] for the cryptography and `keys` for where keys come
+//! Read `proxy` for the road, [`transform`] for the engine, [`seal`] for the cryptography and `keys` for where keys come
 //! from and how long they stay: four modules, and you know the product. ARCHITECTURE.md has the plan of the house.
 //!
 //! # Words
@@ -35,7 +35,14 @@
 //!
 //! Imports go downward only, and a test keeps it so.
 
+// The key room.
+pub mod entropy;
+
 // The ground floor: pure and synchronous; no sockets, files or clocks.
+pub mod context;
 pub mod dek;
+pub mod path;
+pub mod scan;
 pub mod seal;
 pub mod token;
+pub mod transform;

@@ -1,0 +1,276 @@
+//! Paths, all of one direction together, as one deterministic automaton over the structure of a document.
+//!
+//! A state stands for the set of (path, steps taken) that are alive at a node; the step to a child is one look-up by member name or
+//! index, whatever the number of paths. Built once when a policy is loaded (subset construction, bounded), never while scanning.
+
+mod builder;
+
+use crate::path::Step;
+use builder::Builder;
+use std::collections::HashMap;
+
+/// The most states that one automaton may have.
+pub const STATES_MAX: usize = 8_192;
+/// Index of a state.
+pub(super) type StateId = u16;
+/// Nothing is selected here or below.
+pub(super) const DEAD: StateId = 0;
+/// Inside of a value that is taken whole: nothing here is looked at.
+pub(super) const TAKEN: StateId = 1;
+
+/// What the scanner is to report at a node. A set of flags.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Interest(u8);
+
+impl Interest {
+    /// Nothing.
+    pub const NONE: Interest = Interest(0);
+    /// Every value, containers too.
+    pub const EVERY: Interest = Interest(1);
+    /// The value is taken whole: nothing inside of it is reported. Implies `EVERY`.
+    pub const WHOLE: Interest = Interest(2 | 1);
+    /// Strings that may be a token by their first byte (`f`, or an escape).
+    pub const TOKENS: Interest = Interest(4);
+    /// Scalars are counted, not reported.
+    pub const COUNTED: Interest = Interest(8);
+
+    /// Both.
+    pub const fn and(self, other: Interest) -> Interest {
+        Interest(self.0 | other.0)
+    }
+    /// True where all flags of `other` are set.
+    pub const fn has(self, other: Interest) -> bool {
+        self.0 & other.0 == other.0
+    }
+    /// What is left of it at a string, by whether that may be a token.
+    #[inline(always)]
+    pub(super) fn of_string(self, maybe_token: bool) -> Interest {
+        Interest(self.0 & !(u8::from(!maybe_token) * Interest::TOKENS.0))
+    }
+    /// True where nothing is to be done.
+    pub const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// A number that the caller gives to a path; what a state selects is a sorted list of them.
+pub type Tag = u16;
+
+/// The automaton. Immutable; shared by all scans of a route's direction.
+#[derive(Debug)]
+pub struct Automaton {
+    states: Vec<State>,
+    /// What accepting states select; index 0 is the empty list.
+    selected: Vec<Box<[Tag]>>,
+    slots: Vec<Slot>,
+    names: Vec<u8>,
+    elements: Vec<Elements>,
+    pub(super) name_bytes_max: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    interest: Interest,
+    selected: u16,
+    /// Members: a table of `1 << bits` slots at `base`, or none; and the state of all other names.
+    bits: u8,
+    base: u32,
+    /// Which hash function tells the names in that table apart.
+    seed: u64,
+    other: StateId,
+    /// Elements: an index into `elements`, or the one state of all of them.
+    elements: ElementStep,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum ElementStep {
+    All(StateId),
+    Table(u32),
+}
+
+/// One member name of one state.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    /// The first eight bytes, little-endian, padded with zeros.
+    word: u64,
+    /// The name's length plus one; 0 marks an empty slot.
+    len: u32,
+    /// Where the whole name stands in `names`.
+    at: u32,
+    to: StateId,
+    /// A name that belongs here stands in a later slot.
+    shared: bool,
+}
+
+/// Which state an element leads to, by its index.
+#[derive(Debug)]
+struct Elements {
+    exact: HashMap<u32, StateId>,
+    slices: Vec<(u32, u32, u32)>,
+    /// By the set of slices that hold the index.
+    by_slices: Vec<StateId>,
+}
+
+/// The paths together need more states than [`STATES_MAX`], or more slices at one array than the engine follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooComplex;
+
+impl Automaton {
+    /// Builds the automaton of `paths`. `interest` says what the scanner is to report where the tags of `selected` are selected (the
+    /// empty list: everywhere else).
+    ///
+    /// # Errors
+    /// [`TooComplex`]: refuse the policy, or the document whose nodes the paths are.
+    pub fn build(
+        paths: &[(&[Step], Tag)],
+        interest: impl Fn(&[Tag]) -> Interest,
+    ) -> Result<Automaton, TooComplex> {
+        Builder::new(paths, &interest).build()
+    }
+
+    /// The automaton of no path: it reports nothing.
+    pub(super) fn nothing() -> Automaton {
+        let one = State {
+            interest: Interest::NONE,
+            selected: 0,
+            bits: 0,
+            base: 0,
+            seed: 0,
+            other: DEAD,
+            elements: ElementStep::All(DEAD),
+        };
+        Automaton {
+            states: vec![one; 3],
+            selected: vec![Box::new([])],
+            slots: Vec::new(),
+            names: Vec::new(),
+            elements: Vec::new(),
+            name_bytes_max: 0,
+        }
+    }
+
+    pub(super) fn root(&self) -> StateId {
+        // The third state: after DEAD and TAKEN.
+        2
+    }
+
+    #[inline(always)]
+    pub(super) fn interest(&self, state: StateId) -> Interest {
+        self.states[state as usize].interest
+    }
+
+    /// The tags selected at a state.
+    #[inline]
+    pub fn selected(&self, state: u16) -> &[Tag] {
+        &self.selected[self.states[state as usize].selected as usize]
+    }
+
+    /// The state of a member of an object at `state` that no path names.
+    pub(super) fn any_other(&self, state: StateId) -> StateId {
+        self.states[state as usize].other
+    }
+
+    /// The state of the member `name` (unescaped) of an object at `state`. `ahead` starts with the name and may go on behind it, so
+    /// that its first eight bytes can be loaded at once.
+    #[inline(always)]
+    pub(super) fn member(&self, state: StateId, name: &[u8], ahead: &[u8]) -> StateId {
+        let from = &self.states[state as usize];
+        if from.bits == 0 {
+            return from.other;
+        }
+        let word = match ahead.first_chunk() {
+            Some(eight) => u64::from_le_bytes(*eight) & FIRST_BYTES[name.len().min(8)],
+            None => word_of(name),
+        };
+        // One comparison says no to nearly every name that the policy does not name, whatever slot it falls on.
+        let slot = &self.slots[from.base as usize + hash(from.seed, word, name.len(), from.bits)];
+        if slot.is(word, name.len()) && self.is_named(slot, name) {
+            return slot.to;
+        }
+        if slot.shared {
+            return self.member_beyond(from, name, word);
+        }
+        from.other
+    }
+
+    /// True where the name in `slot`, equal in its length and its first eight bytes, is `name` to its end.
+    #[inline(always)]
+    fn is_named(&self, slot: &Slot, name: &[u8]) -> bool {
+        name.len() <= 8 || self.names[slot.at as usize..][..name.len()] == *name
+    }
+
+    /// As [`Automaton::member`], for a name whose slot is shared: looks on from there to the next empty slot.
+    #[cold]
+    fn member_beyond(&self, from: &State, name: &[u8], word: u64) -> StateId {
+        let mask = (1usize << from.bits) - 1;
+        let first = hash(from.seed, word, name.len(), from.bits);
+        (1..=mask)
+            .map(|step| &self.slots[from.base as usize + ((first + step) & mask)])
+            .take_while(|slot| slot.len != 0)
+            .find(|slot| slot.is(word, name.len()) && self.is_named(slot, name))
+            .map_or(from.other, |slot| slot.to)
+    }
+
+    /// The state of the element `index` of an array at `state`.
+    #[inline(always)]
+    pub(super) fn element(&self, state: StateId, index: u32) -> StateId {
+        match self.states[state as usize].elements {
+            ElementStep::All(to) => to,
+            ElementStep::Table(table) => self.elements[table as usize].to(index),
+        }
+    }
+}
+
+impl Elements {
+    #[inline(never)]
+    fn to(&self, index: u32) -> StateId {
+        if let Some(&to) = self.exact.get(&index) {
+            return to;
+        }
+        let mut set = 0;
+        for (bit, slice) in self.slices.iter().enumerate() {
+            set |= usize::from(in_slice(*slice, index)) << bit;
+        }
+        self.by_slices[set]
+    }
+}
+
+fn in_slice((start, end, step): (u32, u32, u32), index: u32) -> bool {
+    index >= start && index < end && (index - start).is_multiple_of(step)
+}
+
+/// By n: a mask of the first n bytes of a little-endian word. A table, since names are too varied for a branch.
+const FIRST_BYTES: [u64; 9] = {
+    let mut masks = [0; 9];
+    let mut n = 1;
+    while n < 9 {
+        masks[n] = masks[n - 1] << 8 | 0xFF;
+        n += 1;
+    }
+    masks
+};
+
+/// The first eight bytes of a name, little-endian, padded with zeros.
+#[inline(always)]
+pub(super) fn word_of(name: &[u8]) -> u64 {
+    if let Some(eight) = name.first_chunk::<8>() {
+        return u64::from_le_bytes(*eight);
+    }
+    let mut word = [0; 8];
+    word[..name.len()].copy_from_slice(name);
+    u64::from_le_bytes(word)
+}
+
+impl Slot {
+    /// True where the name has these first bytes and this length.
+    #[inline(always)]
+    fn is(&self, word: u64, len: usize) -> bool {
+        (self.word ^ word) | (u64::from(self.len) ^ (len as u64 + 1)) == 0
+    }
+}
+
+#[inline(always)]
+fn hash(seed: u64, word: u64, len: usize, bits: u8) -> usize {
+    let mixed = (word ^ (len as u64) << 56).wrapping_mul(seed);
+    (mixed >> (64 - u32::from(bits))) as usize
+}

@@ -1,0 +1,204 @@
+//! The engine: which values of a body are to be sealed or opened, which keys that takes, and the body with them replaced.
+//!
+//! Three steps, all pure and synchronous. [`plan`] scans the body once and says where the values stand and what it needs of the key
+//! room ([`Plan::needs`]); the road fetches the keys; [`Plan::apply`] replaces the spans and runs to its end without waiting. Outside
+//! of the replaced spans the output is the input, byte for byte: a document is never parsed and written again.
+//!
+//! What decides about one value, in this order: an enclosing value that is sealed wins over its parts; of the rules that select a
+//! value the first one that applies wins. A sealing rule applies to every value, a passing rule too, an opening rule to tokens of its
+//! classes and to nothing else.
+
+mod apply;
+mod captures;
+mod evaluate;
+mod places;
+mod plan;
+mod rules;
+
+pub use places::{Deed, Part, Place, Replacement, places, select, unclaimed};
+pub use plan::{Plan, plan};
+pub use rules::Rules;
+
+use crate::context::Class;
+use crate::dek::Unopened;
+use crate::path::Path;
+use std::sync::Arc;
+
+/// What is done about something that no rule foresees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Attitude {
+    /// Nothing.
+    Allow,
+    /// It is counted.
+    #[default]
+    Report,
+    /// The body is refused.
+    Reject,
+}
+
+/// Where a bound value comes from.
+#[derive(Clone, Debug)]
+pub enum BindSource {
+    /// A member of the object that holds the value.
+    Sibling(String),
+    /// A singular path from the document's root.
+    Root(Path),
+    /// Index into [`crate::context::Circumstances::outside`].
+    Outside(usize),
+}
+
+/// A value that goes into a token's context.
+#[derive(Clone, Debug)]
+pub struct Bind {
+    /// Its name there; not `class` or `tenant`.
+    pub name: Arc<str>,
+    /// Where its value comes from.
+    pub source: BindSource,
+}
+
+/// What a rule does with the values that it selects.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Seals them in this class.
+    Seal(Arc<Class>),
+    /// Opens tokens of these classes; all of the policy's for `open: "*"`.
+    Open(Vec<Arc<Class>>),
+    /// Leaves them and what they hold as they are, knowingly.
+    Pass,
+}
+
+/// One rule as the policy states it; the order of rules decides.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// What it selects.
+    pub at: Path,
+    /// What it does.
+    pub action: Action,
+    /// What its tokens are bound to, beside class and tenant.
+    pub bind: Vec<Bind>,
+}
+
+/// What holds for a whole direction of a route.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// Tokens at places that no rule seals or opens.
+    pub stray: Attitude,
+    /// Scalar leaves that no rule names.
+    pub unclaimed: Attitude,
+    /// The most containers inside of each other.
+    pub depth_max: usize,
+}
+
+/// A rule that cannot be compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleError {
+    /// Index of the rule.
+    pub rule: usize,
+    /// What is wrong with it, for the policy's author.
+    pub what: String,
+}
+
+/// Why a body is refused. Offsets count bytes of the body; no part of the body is ever in here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not one strict RFC 8259 document in UTF-8.
+    NotJson {
+        /// Where reading stopped.
+        offset: usize,
+        /// A fixed phrase.
+        what: &'static str,
+    },
+    /// Nested deeper than the limit.
+    TooDeep {
+        /// Where the first container too many starts.
+        offset: usize,
+    },
+    /// A bound value is not usable.
+    Bind {
+        /// The bind's name in the policy.
+        name: Arc<str>,
+        /// `missing`, `repeated`, `sealed`, `type` or `length`.
+        what: &'static str,
+    },
+    /// A token, or a text of reserved form, at a sealing place that does not open in its context there, or is not taken there.
+    Token {
+        /// Where it starts.
+        offset: usize,
+    },
+    /// A token at a sealing place could not be looked into for want of its key: nothing is said of the token.
+    Unchecked {
+        /// Where it starts.
+        offset: usize,
+        /// `Unreachable` or `OverBudget`.
+        why: Unopened,
+    },
+    /// A token where no rule seals or opens.
+    Stray {
+        /// Where it starts.
+        offset: usize,
+    },
+    /// A scalar that no rule names.
+    Unclaimed {
+        /// Where it starts.
+        offset: usize,
+    },
+    /// Its token would be longer than 1 MiB.
+    TooLong {
+        /// Where the value starts.
+        offset: usize,
+    },
+    /// A route with filters cannot judge this document: duplicate names, numbers out of range, unpaired surrogates.
+    Unevaluable {
+        /// A fixed phrase.
+        what: &'static str,
+    },
+}
+
+impl Refusal {
+    /// The stable reason word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Refusal::NotJson { .. } => "not-json",
+            Refusal::TooDeep { .. } => "too-deep",
+            Refusal::Bind { .. } => "bind",
+            Refusal::Token { .. } => "token",
+            Refusal::Unchecked { .. } => "unchecked",
+            Refusal::Stray { .. } => "stray",
+            Refusal::Unclaimed { .. } => "unclaimed",
+            Refusal::TooLong { .. } => "too-long",
+            Refusal::Unevaluable { .. } => "unevaluable",
+        }
+    }
+}
+
+/// What was done with a body, in numbers. No value, no path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Values sealed, by class.
+    pub sealed: Vec<(Arc<Class>, u32)>,
+    /// Tokens found at sealing places that opened there, and stayed.
+    pub kept: Vec<(Arc<Class>, u32)>,
+    /// Tokens opened, by class.
+    pub opened: Vec<(Arc<Class>, u32)>,
+    /// Tokens at opening places that stayed sealed, by reason word.
+    pub left: Vec<(&'static str, u32)>,
+    /// Tokens where no rule seals or opens.
+    pub strays: u32,
+    /// Scalars that no rule names.
+    pub unclaimed: u32,
+    /// Values at the opening place of a named class that are no token.
+    pub plaintext: u32,
+}
+
+impl Tally {
+    /// One more token stays sealed. The list is short: there are few reasons.
+    fn leave(&mut self, reason: &'static str) {
+        match self.left.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count = count.saturating_add(1),
+            None => self.left.push((reason, 1)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

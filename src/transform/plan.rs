@@ -1,0 +1,465 @@
+//! The first step: which spans of a body are to be replaced, in which contexts, with which keys.
+
+use super::captures::{ANYWHERE, Captures};
+use super::rules::{Compiled, CompiledAction, Openable, Rules, Source, rules_of};
+use super::{Attitude, Refusal, Tally, evaluate};
+use crate::context::{Circumstances, Outside, VALUE_BYTES_MAX, push_entry};
+use crate::dek::{Kid, Needs, OpenNeed, Scope, SealNeed, Unopened};
+use crate::scan::{self, Fault, Hit, Kind, Tag, text};
+use crate::token::{self, ClassHint, Suite, Token, TokenError};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The most different records that one body may ask to open; tokens beyond stay sealed.
+const RECORDS_MAX: usize = 4_096;
+
+/// Which spans of one body are to be replaced, and what it takes.
+pub struct Plan<'r> {
+    pub(super) rules: &'r Rules,
+    /// In the order of the body; they do not overlap.
+    pub(super) edits: Vec<Edit>,
+    /// Encoded context entries; the edits refer to ranges of it.
+    pub(super) contexts: Vec<u8>,
+    /// Nonces and sealed bytes of the tokens found; the edits refer to ranges of it.
+    pub(super) payloads: Vec<u8>,
+    pub(super) needs: Needs,
+    pub(super) tally: Tally,
+}
+
+/// One span to be replaced, or to be checked.
+pub(super) struct Edit {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    /// Index into [`Rules::classes`].
+    pub(super) class: usize,
+    /// Index into the needs' sealing or opening list.
+    pub(super) need: usize,
+    pub(super) context: Range<usize>,
+    pub(super) what: What,
+}
+
+pub(super) enum What {
+    Seal,
+    /// A token at a sealing place: it must open, and stays.
+    Keep(Sealed),
+    Open(Sealed),
+}
+
+/// A token's cryptographic part.
+pub(super) struct Sealed {
+    pub(super) suite: Suite,
+    pub(super) kid: Kid,
+    /// In [`Plan::payloads`]: the nonce (suite 1), then the sealed bytes.
+    pub(super) payload: Range<usize>,
+}
+
+/// Pure: which spans, which keys. Linear in the body; what it allocates is per value found, not per node.
+///
+/// # Errors
+/// A [`Refusal`]: on a sealing route the body must not go on. On a route that only opens, it may pass as it is.
+pub fn plan<'r>(
+    rules: &'r Rules,
+    body: &[u8],
+    circumstances: &Circumstances,
+) -> Result<Plan<'r>, Refusal> {
+    let rebuilt = match rules.evaluated.is_empty() {
+        true => None,
+        false => Some(evaluate::automaton(rules, body)?),
+    };
+    let automaton = rebuilt.as_ref().unwrap_or(&rules.automaton);
+    let found = scan::scan(automaton, rules.manner.depth_max, body)?;
+    let mut planner = Planner {
+        body,
+        circumstances,
+        captures: Captures::collect(rules, automaton, &found.hits),
+        records: HashMap::new(),
+        last: None,
+        shared: Vec::new(),
+        text: Vec::new(),
+        payload: Vec::new(),
+        plan: Plan {
+            rules,
+            edits: Vec::with_capacity(found.hits.len()),
+            contexts: Vec::with_capacity(128),
+            payloads: Vec::new(),
+            needs: Needs::default(),
+            tally: Tally::default(),
+        },
+    };
+    for hit in &found.hits {
+        planner.value(hit, automaton.selected(hit.state))?;
+    }
+    let mut plan = planner.plan;
+    if found.counted.scalars > 0 {
+        if rules.manner.unclaimed == Attitude::Reject {
+            return Err(Refusal::Unclaimed {
+                offset: found.counted.first,
+            });
+        }
+        plan.tally.unclaimed = found.counted.scalars;
+    }
+    Ok(plan)
+}
+
+impl Plan<'_> {
+    /// What the key room must provide for [`Plan::apply`].
+    pub fn needs(&self) -> &Needs {
+        &self.needs
+    }
+
+    /// Nothing is to be replaced or checked: the body goes on as it is.
+    pub fn is_unchanged(&self) -> bool {
+        self.edits.is_empty()
+    }
+
+    /// What is known before any key is: strays, unclaimed leaves, tokens that stay sealed whatever the keys.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Refusal {
+        match fault {
+            Fault::Syntax { offset, what } => Refusal::NotJson { offset, what },
+            Fault::TooDeep { offset } => Refusal::TooDeep { offset },
+        }
+    }
+}
+
+struct Planner<'r, 'b> {
+    body: &'b [u8],
+    circumstances: &'b Circumstances,
+    captures: Captures,
+    /// (class, kid, SHA-256 of the record) -> index of the opening need. One bad record must not stand in the way of a good one.
+    records: HashMap<(usize, Kid, [u8; 32]), usize>,
+    /// The last opening need: tokens sealed together share it.
+    last: Option<(usize, usize)>,
+    /// ([`Compiled::like`], name's address) -> the context, where the value's place does not matter.
+    shared: Vec<(usize, *const u8, Range<usize>)>,
+    text: Vec<u8>,
+    payload: Vec<u8>,
+    plan: Plan<'r>,
+}
+
+impl<'r> Planner<'r, '_> {
+    fn value(&mut self, hit: &Hit, tags: &[Tag]) -> Result<(), Refusal> {
+        let rules = self.plan.rules;
+        let is_token = self.is_reserved(hit);
+        let mut named = false;
+        for index in rules_of(tags) {
+            named = true;
+            let rule = &rules.rules[index];
+            match &rule.action {
+                CompiledAction::Pass => break,
+                CompiledAction::Seal(class) if is_token => return self.keep(hit, index, *class),
+                CompiledAction::Seal(class) => return self.seal(hit, index, *class),
+                CompiledAction::Open(openable) if is_token => {
+                    if self.open(hit, index, openable) {
+                        return Ok(());
+                    }
+                }
+                CompiledAction::Open(_) => {
+                    if rule.expects_token && hit.kind.is_scalar() && hit.kind != Kind::Null {
+                        self.plan.tally.plaintext += 1;
+                    }
+                }
+            }
+        }
+        if !is_token {
+            return Ok(());
+        }
+        let opening =
+            rules_of(tags).any(|rule| matches!(rules.rules[rule].action, CompiledAction::Open(_)));
+        if named && opening {
+            self.plan.tally.leave("class");
+            return Ok(());
+        }
+        match rules.manner.stray {
+            Attitude::Allow => {}
+            Attitude::Report => self.plan.tally.strays += 1,
+            Attitude::Reject => return Err(Refusal::Stray { offset: hit.start }),
+        }
+        Ok(())
+    }
+
+    /// True for a string of reserved form; its decoded text is in `self.text` then.
+    fn is_reserved(&mut self, hit: &Hit) -> bool {
+        self.text.clear();
+        match hit.kind {
+            Kind::Plain => {
+                let raw = &self.body[hit.start + 1..hit.end - 1];
+                if raw.first() != Some(&b'f') || !token::is_reserved(raw) {
+                    return false;
+                }
+                self.text.extend_from_slice(raw);
+                true
+            }
+            Kind::Escaped => {
+                let raw = &self.body[hit.start + 1..hit.end - 1];
+                // However it is spelt, it begins with `f`; few strings are unescaped for this.
+                (raw.starts_with(b"f") || raw.starts_with(b"\\u0066"))
+                    && text::unescape(raw, &mut self.text).is_ok()
+                    && token::is_reserved(&self.text)
+            }
+            _ => false,
+        }
+    }
+
+    fn seal(&mut self, hit: &Hit, rule: usize, class: usize) -> Result<(), Refusal> {
+        let name = &self.plan.rules.classes[class].name;
+        let context = match self.context(hit, rule, name) {
+            Ok(context) => context,
+            Err(what) => return Err(self.unbound(rule, what)),
+        };
+        let need = self.sealing_need(class);
+        self.plan.needs.sealing[need].values += 1;
+        self.push(hit, class, need, context, What::Seal);
+        Ok(())
+    }
+
+    fn sealing_need(&mut self, class: usize) -> usize {
+        // One body has one tenant, and few keys.
+        let key = &self.plan.rules.classes[class].key;
+        let same = |need: &SealNeed| {
+            let known = &need.scope.key;
+            Arc::ptr_eq(known, key) || known == key
+        };
+        let known = self.plan.needs.sealing.iter().position(same);
+        known.unwrap_or_else(|| {
+            let scope = self.scope(class);
+            let sealing = &mut self.plan.needs.sealing;
+            sealing.push(SealNeed { scope, values: 0 });
+            sealing.len() - 1
+        })
+    }
+
+    fn scope(&self, class: usize) -> Scope {
+        Scope {
+            key: self.plan.rules.classes[class].key.clone(),
+            tenant: self.circumstances.tenant.clone(),
+        }
+    }
+
+    /// A token where the class is sealed: it must be one of that class, and open in the context that it would be sealed in.
+    fn keep(&mut self, hit: &Hit, rule: usize, class: usize) -> Result<(), Refusal> {
+        let refusal = Refusal::Token { offset: hit.start };
+        let owner = &self.plan.rules.classes[class];
+        if !owner.keep_sealed {
+            return Err(refusal);
+        }
+        let mut payload = std::mem::take(&mut self.payload);
+        let kept = match Token::decode(&self.text, &mut payload) {
+            Ok(token) => {
+                let name = owner
+                    .names()
+                    .find(|name| ClassHint::of(name) == token.class);
+                match name.map(|name| self.context(hit, rule, name)) {
+                    None => Err(refusal),
+                    Some(Err(what)) => Err(self.unbound(rule, what)),
+                    Some(Ok(context)) => match self.opening_need(class, &token) {
+                        None => Err(refusal),
+                        Some(need) => {
+                            let sealed = self.sealed(&token);
+                            self.push(hit, class, need, context, What::Keep(sealed));
+                            Ok(())
+                        }
+                    },
+                }
+            }
+            Err(TokenError::Malformed | TokenError::Unsupported) => Err(refusal),
+        };
+        self.payload = payload;
+        kept
+    }
+
+    /// False where the token is of no class that this rule opens.
+    fn open(&mut self, hit: &Hit, rule: usize, openable: &'r [Openable]) -> bool {
+        let mut payload = std::mem::take(&mut self.payload);
+        let taken = match Token::decode(&self.text, &mut payload) {
+            Ok(token) => match openable.iter().find(|one| one.hint == token.class) {
+                None => false,
+                Some(one) => {
+                    match self.context(hit, rule, &one.name) {
+                        Err(_) => self.plan.tally.leave("bind"),
+                        Ok(context) => match self.opening_need(one.class, &token) {
+                            None => self.plan.tally.leave(Unopened::OverBudget.word()),
+                            Some(need) => {
+                                let sealed = self.sealed(&token);
+                                self.push(hit, one.class, need, context, What::Open(sealed));
+                            }
+                        },
+                    }
+                    true
+                }
+            },
+            Err(error) => {
+                self.plan.tally.leave(match error {
+                    TokenError::Malformed => "malformed",
+                    TokenError::Unsupported => "unsupported",
+                });
+                true
+            }
+        };
+        self.payload = payload;
+        taken
+    }
+
+    fn opening_need(&mut self, class: usize, token: &Token<'_>) -> Option<usize> {
+        if let Some((known, need)) = self.last {
+            let last = &self.plan.needs.opening[need];
+            if known == class && last.kid == token.kid && last.record.as_deref() == token.record {
+                return Some(need);
+            }
+        }
+        let digest: [u8; 32] = Sha256::digest(token.record.unwrap_or_default()).into();
+        let opening = &self.plan.needs.opening;
+        let need = match self.records.get(&(class, token.kid, digest)) {
+            Some(&known) => known,
+            None if opening.len() >= RECORDS_MAX => return None,
+            None => {
+                let need = OpenNeed {
+                    scope: self.scope(class),
+                    kid: token.kid,
+                    record: token.record.map(Into::into),
+                };
+                let opening = &mut self.plan.needs.opening;
+                opening.push(need);
+                self.records
+                    .insert((class, token.kid, digest), opening.len() - 1);
+                opening.len() - 1
+            }
+        };
+        self.last = Some((class, need));
+        Some(need)
+    }
+
+    fn sealed(&mut self, token: &Token<'_>) -> Sealed {
+        let from = self.plan.payloads.len();
+        if let Some(nonce) = token.nonce {
+            self.plan.payloads.extend_from_slice(nonce);
+        }
+        self.plan.payloads.extend_from_slice(token.sealed);
+        Sealed {
+            suite: token.suite,
+            kid: token.kid,
+            payload: from..self.plan.payloads.len(),
+        }
+    }
+
+    fn push(&mut self, hit: &Hit, class: usize, need: usize, context: Range<usize>, what: What) {
+        let (start, end) = (hit.start, hit.end);
+        self.plan.edits.push(Edit {
+            start,
+            end,
+            class,
+            need,
+            context,
+            what,
+        });
+    }
+
+    fn unbound(&self, rule: usize, (entry, what): Unbound) -> Refusal {
+        let name = self.plan.rules.rules[rule].entries[entry].name.clone();
+        Refusal::Bind { name, what }
+    }
+
+    /// The encoded entries of a value's context, in the class name `class`.
+    fn context(
+        &mut self,
+        hit: &Hit,
+        rule: usize,
+        class: &Arc<str>,
+    ) -> Result<Range<usize>, Unbound> {
+        let compiled = &self.plan.rules.rules[rule];
+        if compiled.by_place {
+            return self.build_context(hit, compiled, class);
+        }
+        let like = compiled.like;
+        let known = |(of, name, _): &&(usize, *const u8, _)| *of == like && *name == class.as_ptr();
+        if let Some((_, _, context)) = self.shared.iter().find(known) {
+            return Ok(context.clone());
+        }
+        let context = self.build_context(hit, compiled, class)?;
+        self.shared.push((like, class.as_ptr(), context.clone()));
+        Ok(context)
+    }
+
+    fn build_context(
+        &mut self,
+        hit: &Hit,
+        rule: &Compiled,
+        class: &str,
+    ) -> Result<Range<usize>, Unbound> {
+        let from = self.plan.contexts.len();
+        for (index, entry) in rule.entries.iter().enumerate() {
+            let done = match entry.source {
+                Source::Class => self.entry(&entry.name, class.as_bytes()),
+                Source::Tenant => match self.circumstances.tenant.as_deref() {
+                    Some(tenant) => self.entry(&entry.name, tenant.as_bytes()),
+                    None => Ok(()),
+                },
+                Source::Outside(source) => self.outside(&entry.name, source),
+                Source::Sibling(tag) => self.captured(&entry.name, tag, hit.parent),
+                Source::Root(tag) => self.captured(&entry.name, tag, ANYWHERE),
+            };
+            if let Err(what) = done {
+                self.plan.contexts.truncate(from);
+                return Err((index, what));
+            }
+        }
+        Ok(from..self.plan.contexts.len())
+    }
+
+    fn entry(&mut self, name: &str, value: &[u8]) -> Result<(), &'static str> {
+        if value.len() > VALUE_BYTES_MAX {
+            return Err("length");
+        }
+        push_entry(name, value, &mut self.plan.contexts);
+        Ok(())
+    }
+
+    fn outside(&mut self, name: &str, source: usize) -> Result<(), &'static str> {
+        let mut value = Vec::new();
+        match self.circumstances.outside.get(source) {
+            Some(Outside::Text(text)) => text::canonical_of_text(text, &mut value),
+            Some(Outside::Repeated) => return Err("repeated"),
+            Some(Outside::Missing) | None => return Err("missing"),
+        }
+        self.entry(name, &value)
+    }
+
+    fn captured(&mut self, name: &str, tag: Tag, parent: usize) -> Result<(), &'static str> {
+        let capture = self.captures.get(tag, parent)?;
+        let raw = &self.body[capture.start..capture.end];
+        match capture.kind {
+            Kind::Plain | Kind::Escaped if capture.sealed => Err("sealed"),
+            Kind::Plain | Kind::Escaped => {
+                let inner = &raw[1..raw.len() - 1];
+                let mut value = Vec::with_capacity(raw.len());
+                if capture.kind == Kind::Escaped
+                    && text::unescape(inner, &mut value).is_ok()
+                    && token::is_reserved(&value)
+                {
+                    return Err("sealed");
+                }
+                if token::is_reserved(inner) {
+                    return Err("sealed");
+                }
+                value.clear();
+                text::canonical(inner, &mut value);
+                self.entry(name, &value)
+            }
+            Kind::Number if capture.sealed => Err("sealed"),
+            Kind::Number if raw.iter().all(|c| c.is_ascii_digit() || *c == b'-') => {
+                self.entry(name, raw)
+            }
+            _ => Err("type"),
+        }
+    }
+}
+
+/// Which entry of a rule's context has no usable value, and why.
+type Unbound = (usize, &'static str);

@@ -1,0 +1,417 @@
+//! A route's rules for one direction, compiled: one automaton for all their paths and those of their binds.
+
+use super::{Action, Attitude, BindSource, Manner, Rule, RuleError};
+use crate::context::Class;
+use crate::path::{Path, Selector, Step};
+use crate::scan::{Automaton, Interest, Tag};
+use crate::token::ClassHint;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// The most rules of one direction; the tags above it are those of captures.
+pub const RULES_MAX: usize = 1_024;
+/// Set in the tag of a path whose value is bound, not sealed.
+const CAPTURE: Tag = 0x8000;
+/// Set beside it where the path is one from the root.
+const ROOT: Tag = 0x4000;
+
+/// A route's rules for one direction, compiled.
+#[derive(Debug)]
+pub struct Rules {
+    pub(super) rules: Vec<Compiled>,
+    /// Every class that a rule names, once.
+    pub(super) classes: Vec<Arc<Class>>,
+    /// Of `classes`, for the tokens that are sealed now.
+    pub(super) hints: Vec<ClassHint>,
+    pub(super) manner: Manner,
+    pub(super) automaton: Automaton,
+    /// Rules whose paths must be evaluated on a whole document; the automaton is then built again for each.
+    pub(super) evaluated: Vec<(Path, usize)>,
+    /// Some rule binds a value of the document.
+    pub(super) captures: bool,
+    /// The paths in `automaton`, with their tags.
+    fixed: Vec<(Vec<Step>, Tag)>,
+}
+
+#[derive(Debug)]
+pub(super) struct Compiled {
+    pub(super) action: CompiledAction,
+    /// Of the token's context, in the byte order of their names.
+    pub(super) entries: Vec<Entry>,
+    /// The context depends on where in the document the value stands.
+    pub(super) by_place: bool,
+    /// The first rule with the same entries: of one class, both have the same context.
+    pub(super) like: usize,
+    siblings: Vec<(String, Tag)>,
+    /// A value here that is no token is worth a count: the rule names one class, and its path ends with a name.
+    pub(super) expects_token: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum CompiledAction {
+    /// Index into `classes`.
+    Seal(usize),
+    Open(Vec<Openable>),
+    Pass,
+}
+
+/// A name under which a token may have been sealed.
+#[derive(Debug)]
+pub(super) struct Openable {
+    pub(super) hint: ClassHint,
+    pub(super) class: usize,
+    pub(super) name: Arc<str>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) name: Arc<str>,
+    pub(super) source: Source,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Class,
+    Tenant,
+    /// Captured at the value's object.
+    Sibling(Tag),
+    /// Captured once in the document.
+    Root(Tag),
+    Outside(usize),
+}
+
+impl Rules {
+    /// Compiles the rules of one direction.
+    ///
+    /// # Errors
+    /// Names the rule: more than `RULES_MAX` rules, a sibling bound where values have no siblings, a root bind that is not
+    /// singular, paths that are too complex together.
+    pub fn compile(rules: Vec<Rule>, manner: Manner) -> Result<Rules, RuleError> {
+        let fault = |rule: usize, what: &str| RuleError {
+            rule,
+            what: what.to_owned(),
+        };
+        if rules.len() > RULES_MAX {
+            return Err(fault(RULES_MAX, "too many rules on one side of a route"));
+        }
+        let count = rules.len();
+        let mut compiler = Compiler::default();
+        let mut evaluated = Vec::new();
+        let mut compiled = Vec::with_capacity(count);
+        for (index, rule) in rules.into_iter().enumerate() {
+            let path = rule.at.clone();
+            let mut one = compiler.rule(rule).map_err(|what| fault(index, what))?;
+            let like = |known: &Compiled| known.entries == one.entries;
+            one.like = compiled.iter().position(like).unwrap_or(index);
+            match path.steps() {
+                Some(steps) => compiler
+                    .place(steps, index, &one)
+                    .map_err(|what| fault(index, what))?,
+                None => evaluated.push((path, index)),
+            }
+            compiled.push(one);
+        }
+        let Compiler {
+            classes,
+            paths,
+            captures,
+            ..
+        } = compiler;
+        let automaton = automaton(&compiled, manner, &paths, &[]).ok_or_else(|| {
+            fault(
+                count.saturating_sub(1),
+                "the paths of this side are too complex together",
+            )
+        })?;
+        Ok(Rules {
+            rules: compiled,
+            hints: classes.iter().map(|class| class.hint()).collect(),
+            classes,
+            manner,
+            automaton,
+            evaluated,
+            captures: !captures.is_empty(),
+            fixed: paths,
+        })
+    }
+
+    /// No rule at all: the body streams through untouched.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// At least one rule seals: what cannot be understood is refused.
+    pub fn seals(&self) -> bool {
+        self.rules
+            .iter()
+            .any(|rule| matches!(rule.action, CompiledAction::Seal(_)))
+    }
+
+    /// A body may be refused for what no rule foresees: one that cannot be understood is, then.
+    pub fn rejects(&self) -> bool {
+        self.manner.stray == Attitude::Reject || self.manner.unclaimed == Attitude::Reject
+    }
+
+    /// At least one rule opens.
+    pub fn opens(&self) -> bool {
+        self.rules
+            .iter()
+            .any(|rule| matches!(rule.action, CompiledAction::Open(_)))
+    }
+
+    /// What holds for the whole direction.
+    pub fn manner(&self) -> Manner {
+        self.manner
+    }
+
+    /// The same paths, reporting every value that a rule selects, and nothing for what is not looked into.
+    pub(super) fn revealing(&self, nodes: &[(Vec<Step>, usize)]) -> Option<Automaton> {
+        let mut compiler = Compiler::default();
+        for (steps, rule) in nodes {
+            let _ = compiler.place(steps, *rule, &self.rules[*rule]);
+        }
+        let paths: Vec<(&[Step], Tag)> = self
+            .fixed
+            .iter()
+            .chain(&compiler.paths)
+            .map(|(steps, tag)| (steps.as_slice(), *tag))
+            .collect();
+        Automaton::build(&paths, |_| Interest::EVERY).ok()
+    }
+
+    /// The automaton with the nodes that filters selected in one document, as (steps from the root, rule).
+    pub(super) fn automaton_with(&self, nodes: &[(Vec<Step>, usize)]) -> Option<Automaton> {
+        let mut compiler = Compiler::default();
+        for (steps, rule) in nodes {
+            // A node that has no sibling lacks the bound value, which its plan will say.
+            let _ = compiler.place(steps, *rule, &self.rules[*rule]);
+        }
+        automaton(&self.rules, self.manner, &self.fixed, &compiler.paths)
+    }
+}
+
+fn automaton(
+    rules: &[Compiled],
+    manner: Manner,
+    fixed: &[(Vec<Step>, Tag)],
+    more: &[(Vec<Step>, Tag)],
+) -> Option<Automaton> {
+    let paths: Vec<(&[Step], Tag)> = fixed
+        .iter()
+        .chain(more)
+        .map(|(steps, tag)| (steps.as_slice(), *tag))
+        .collect();
+    Automaton::build(&paths, |tags| interest(rules, manner, tags)).ok()
+}
+
+/// What the scanner is to report where `tags` are selected.
+fn interest(rules: &[Compiled], manner: Manner, tags: &[Tag]) -> Interest {
+    let mut interest = Interest::NONE;
+    if manner.stray != Attitude::Allow {
+        interest = interest.and(Interest::TOKENS);
+    }
+    let named = tags.iter().any(|tag| tag & CAPTURE == 0);
+    if !named && manner.unclaimed != Attitude::Allow {
+        interest = interest.and(Interest::COUNTED);
+    }
+    let mut decided = false;
+    for &tag in tags {
+        if tag & CAPTURE != 0 {
+            interest = interest.and(Interest::EVERY);
+        } else if !decided {
+            let rule = &rules[usize::from(tag)];
+            decided = !matches!(rule.action, CompiledAction::Open(_));
+            interest = interest.and(match rule.action {
+                CompiledAction::Seal(_) => Interest::WHOLE,
+                CompiledAction::Open(_) if rule.expects_token => Interest::EVERY,
+                CompiledAction::Open(_) => Interest::TOKENS,
+                CompiledAction::Pass => Interest::NONE,
+            });
+        }
+    }
+    interest
+}
+
+/// The rules among `tags`, in their order.
+pub(super) fn rules_of(tags: &[Tag]) -> impl Iterator<Item = usize> + '_ {
+    tags.iter()
+        .take_while(|tag| **tag & CAPTURE == 0)
+        .map(|tag| usize::from(*tag))
+}
+
+/// The captures among `tags`.
+pub(super) fn captures_of(tags: &[Tag]) -> impl Iterator<Item = Tag> + '_ {
+    tags.iter().copied().filter(|tag| tag & CAPTURE != 0)
+}
+
+/// The capture is of a value that stands once in a document.
+pub(super) fn is_root(tag: Tag) -> bool {
+    tag & ROOT != 0
+}
+
+#[derive(Default)]
+struct Compiler {
+    classes: Vec<Arc<Class>>,
+    paths: Vec<(Vec<Step>, Tag)>,
+    /// Those of siblings, of which there may be one for each node that a filter selects.
+    beside: HashSet<(Vec<Step>, Tag)>,
+    /// What each capture is: a sibling's name, or a path from the root.
+    captures: Vec<(Option<String>, Option<Vec<Step>>)>,
+}
+
+impl Compiler {
+    fn rule(&mut self, rule: Rule) -> Result<Compiled, &'static str> {
+        let mut siblings = Vec::new();
+        let mut entries = vec![
+            Entry {
+                name: "class".into(),
+                source: Source::Class,
+            },
+            Entry {
+                name: "tenant".into(),
+                source: Source::Tenant,
+            },
+        ];
+        for bind in rule.bind {
+            let source = match bind.source {
+                BindSource::Outside(index) => Source::Outside(index),
+                BindSource::Sibling(name) => {
+                    let tag = self.capture(Some(name.clone()), None)?;
+                    siblings.push((name, tag));
+                    Source::Sibling(tag)
+                }
+                BindSource::Root(path) => {
+                    let steps = path.steps().filter(|_| path.is_singular());
+                    let steps = steps
+                        .ok_or("a root bind takes a path to one place, by names and indexes")?;
+                    let known = self.captures.len();
+                    let tag = self.capture(None, Some(steps.to_vec()))?;
+                    if self.captures.len() > known {
+                        self.paths.push((steps.to_vec(), tag));
+                    }
+                    Source::Root(tag)
+                }
+            };
+            if entries.iter().any(|known| known.name == bind.name) {
+                return Err(
+                    "a bind's name is taken: `class` and `tenant` are always bound, others once",
+                );
+            }
+            entries.push(Entry {
+                name: bind.name,
+                source,
+            });
+        }
+        entries.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
+        let by_place = entries
+            .iter()
+            .any(|entry| matches!(entry.source, Source::Sibling(_) | Source::Root(_)));
+        let ends_with_name = rule.at.steps().is_none_or(|steps| {
+            steps.last().is_some_and(|step| {
+                step.selectors
+                    .iter()
+                    .any(|selector| matches!(selector, Selector::Name(_)))
+            })
+        });
+        let (action, one_class) = match rule.action {
+            Action::Pass => (CompiledAction::Pass, false),
+            Action::Seal(class) => (CompiledAction::Seal(self.class(class)), false),
+            Action::Open(classes) => {
+                let one_class = classes.len() == 1;
+                (CompiledAction::Open(self.openable(classes)), one_class)
+            }
+        };
+        Ok(Compiled {
+            action,
+            entries,
+            by_place,
+            like: 0,
+            siblings,
+            expects_token: one_class && ends_with_name,
+        })
+    }
+
+    fn openable(&mut self, classes: Vec<Arc<Class>>) -> Vec<Openable> {
+        let mut openable = Vec::new();
+        for class in classes {
+            let names: Vec<_> = class.names().cloned().collect();
+            let class = self.class(class);
+            openable.extend(names.into_iter().map(|name| Openable {
+                hint: ClassHint::of(&name),
+                class,
+                name,
+            }));
+        }
+        openable
+    }
+
+    fn class(&mut self, class: Arc<Class>) -> usize {
+        match self.classes.iter().position(|known| *known == class) {
+            Some(known) => known,
+            None => {
+                self.classes.push(class);
+                self.classes.len() - 1
+            }
+        }
+    }
+
+    fn capture(
+        &mut self,
+        sibling: Option<String>,
+        root: Option<Vec<Step>>,
+    ) -> Result<Tag, &'static str> {
+        let what = (sibling, root);
+        let index = match self.captures.iter().position(|known| *known == what) {
+            Some(known) => known,
+            None => {
+                self.captures.push(what);
+                self.captures.len() - 1
+            }
+        };
+        let root = if self.captures[index].1.is_some() {
+            ROOT
+        } else {
+            0
+        };
+        match Tag::try_from(index) {
+            Ok(index) if index < ROOT => Ok(CAPTURE | root | index),
+            _ => Err("too many binds on one side of a route"),
+        }
+    }
+
+    /// Adds the paths of one rule: its own, and those of its siblings.
+    fn place(&mut self, steps: &[Step], index: usize, rule: &Compiled) -> Result<(), &'static str> {
+        let tag = index as Tag;
+        self.paths.push((steps.to_vec(), tag));
+        if matches!(rule.action, CompiledAction::Pass) {
+            let mut inside = steps.to_vec();
+            inside.push(Step {
+                descend: true,
+                selectors: vec![Selector::Wildcard],
+            });
+            self.paths.push((inside, tag));
+        }
+        for (name, tag) in &rule.siblings {
+            let Some((last, parents)) = steps.split_last() else {
+                return Err("the whole document has no sibling to bind");
+            };
+            let member =
+                |selector: &Selector| matches!(selector, Selector::Name(_) | Selector::Wildcard);
+            if !last.selectors.iter().any(member) {
+                return Err(
+                    "elements of an array have no siblings to bind; bind a value of the root or of the request",
+                );
+            }
+            let mut beside = parents.to_vec();
+            beside.push(Step {
+                descend: last.descend,
+                selectors: vec![Selector::Name(name.as_str().into())],
+            });
+            let path = (beside, *tag);
+            if self.beside.insert(path.clone()) {
+                self.paths.push(path);
+            }
+        }
+        Ok(())
+    }
+}
