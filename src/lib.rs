@@ -41,7 +41,10 @@ pub mod entropy;
 // The ground floor: pure and synchronous; no sockets, files or clocks.
 pub mod context;
 pub mod dek;
+pub mod diagnostic;
+pub mod marked;
 pub mod path;
+pub mod policy;
 pub mod scan;
 pub mod seal;
 pub mod token;

@@ -1,0 +1,276 @@
+//! The policy language as a JSON Schema (draft 2020-12), for editors: completion, help and the coarser mistakes.
+//!
+//! It takes the reader's own limits and choices of words; a test holds its words against those that the reader knows, so that
+//! neither has one that the other lacks. What words mean together (names that refer to something, paths that parse) only
+//! `fieldveil policy check` can tell.
+
+use super::sides::ATTITUDES;
+use super::written::{MODES, UNMATCHED};
+use super::{
+    BINDS_MAX, CLASSES_MAX, ENVIRONMENTS_MAX, FORMERLY_MAX, METHODS_MAX, NAME_CHARS_MAX,
+    PATTERN_BYTES_MAX, ROUTES_MAX, RULES_MAX, TENANT_BYTES_MAX,
+};
+use serde_json::{Map, Value, json};
+
+/// Letters, digits, `.`, `_` and `-`, the first a letter or digit.
+const NAME: &str = "^[A-Za-z0-9][A-Za-z0-9._-]*$";
+
+/// A mapping of known words.
+///
+/// Each word: its name, with `!` behind it where it is required; what it is for; the schema of its value.
+pub fn mapping(what: &str, words: &[(&str, &str, Value)]) -> Value {
+    let mut properties = Map::new();
+    let mut required = Vec::new();
+    for (word, help, schema) in words {
+        let name = word.strip_suffix('!').unwrap_or(word);
+        if name.len() < word.len() {
+            required.push(name);
+        }
+        let mut schema = schema.clone();
+        if let Value::Object(members) = &mut schema {
+            members.insert("description".to_owned(), json!(help));
+        }
+        properties.insert(name.to_owned(), schema);
+    }
+    json!({
+        "type": "object",
+        "description": what,
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    })
+}
+
+/// One of some words.
+pub fn choice<T>(choices: &[(&'static str, T)]) -> Value {
+    let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+    json!({"enum": words})
+}
+
+/// Exactly one of some words of a mapping.
+fn one_of(words: &[&str]) -> Value {
+    let each = words.iter().map(|word| json!({"required": [word]}));
+    each.collect()
+}
+
+/// The schema of a policy file.
+pub fn policy() -> Value {
+    let name = || json!({"type": "string", "pattern": NAME, "maxLength": NAME_CHARS_MAX});
+    let pattern = || json!({"type": "string", "minLength": 1, "maxLength": PATTERN_BYTES_MAX});
+    let text = || json!({"type": "string"});
+    let reference = |to: &str| json!({"$ref": format!("#/$defs/{to}")});
+    let metadata = mapping(
+        "About this policy",
+        &[("name!", "The policy's name, unique over all files", name())],
+    );
+    let mut tenant = mapping(
+        "Where the tenant of a request is found; declared and missing: the request is refused",
+        &[
+            ("header", "A header", text()),
+            (
+                "host",
+                "A label of the host, counted from the left, from 1",
+                json!({"type": "integer", "minimum": 1, "maximum": 127}),
+            ),
+            ("path", "A parameter of the path template", text()),
+            (
+                "value",
+                "The same for every request",
+                json!({"type": "string", "minLength": 1, "maxLength": TENANT_BYTES_MAX}),
+            ),
+        ],
+    );
+    tenant["oneOf"] = one_of(&["header", "host", "path", "value"]);
+    let class = mapping(
+        "A kind of data",
+        &[
+            (
+                "key!",
+                "The key's name; the settings say which KMS key is behind it",
+                name(),
+            ),
+            (
+                "formerly",
+                "Names that the class had before: their tokens still open",
+                json!({"type": "array", "items": name(), "maxItems": FORMERLY_MAX}),
+            ),
+            (
+                "sealed",
+                "What happens to a token that is found where this class is sealed",
+                json!({"enum": ["keep", "refuse"]}),
+            ),
+            (
+                "scrutiny",
+                "How carefully it is to be handled",
+                json!({"enum": ["normal", "high"]}),
+            ),
+            (
+                "mode",
+                "How values are sealed",
+                json!({"enum": ["randomised"]}),
+            ),
+        ],
+    );
+    let matching = mapping(
+        "Which requests; an absent word takes everything",
+        &[
+            (
+                "host",
+                "api.example.com, or *.example.com for one label more; with a port if it matters",
+                text(),
+            ),
+            (
+                "methods",
+                "In upper case",
+                json!({"type": "array", "minItems": 1, "maxItems": METHODS_MAX, "items": {"type": "string", "pattern": "^[A-Z-]{1,32}$"}}),
+            ),
+            (
+                "path",
+                "A template: /v1/customers/{id}, /v1/files/{rest*}",
+                pattern(),
+            ),
+        ],
+    );
+    let mut bind = mapping(
+        "A value that tokens are bound to",
+        &[
+            ("sibling", "A member of the same object", pattern()),
+            ("root", "One place in the document", pattern()),
+            ("path", "A parameter of the route's path", pattern()),
+            ("header", "A header of the request", pattern()),
+            ("query", "A query parameter of the request", pattern()),
+        ],
+    );
+    bind["oneOf"] = one_of(&["sibling", "root", "path", "header", "query"]);
+    let mut rule = mapping(
+        "What happens to the values that a path selects",
+        &[
+            ("at!", "A JSONPath (RFC 9535)", pattern()),
+            ("seal", "Seals them in this class", text()),
+            ("open", "Opens tokens of this class, or of all (*)", text()),
+            (
+                "pass",
+                "Leaves them, and all within them, knowingly as they are",
+                json!({"const": true}),
+            ),
+            (
+                "bind",
+                "What tokens are bound to, by names of your choice",
+                json!({"type": "object", "maxProperties": BINDS_MAX, "additionalProperties": reference("bind")}),
+            ),
+        ],
+    );
+    rule["oneOf"] = one_of(&["seal", "open", "pass"]);
+    let rules = json!({"type": "array", "maxItems": RULES_MAX, "items": reference("rule")});
+    let unclaimed = || {
+        (
+            "unclaimed",
+            "Numbers, texts, true, false and null that no rule names",
+            choice(&ATTITUDES),
+        )
+    };
+    let stray = || {
+        (
+            "stray",
+            "Tokens at places that no rule seals or opens",
+            choice(&ATTITUDES),
+        )
+    };
+    let in_order = "In order: on one value the first rule that applies wins";
+    let request = mapping(
+        "The rules for requests",
+        &[unclaimed(), stray(), ("rules", in_order, rules.clone())],
+    );
+    let response = mapping(
+        "The rules for responses",
+        &[unclaimed(), ("rules", in_order, rules)],
+    );
+    let mode = || {
+        (
+            "mode",
+            "observe: count what would happen, change nothing",
+            choice(&MODES),
+        )
+    };
+    let route = mapping(
+        "Where classified data travels",
+        &[
+            ("name!", "Unique over all files", name()),
+            mode(),
+            ("match!", "Which requests", reference("match")),
+            ("request", "The rules for requests", reference("request")),
+            ("response", "The rules for responses", reference("response")),
+        ],
+    );
+    let changed = mapping(
+        "What differs for a route",
+        &[
+            mode(),
+            (
+                "request",
+                "What differs for requests",
+                mapping("For requests", &[unclaimed(), stray()]),
+            ),
+            (
+                "response",
+                "What differs for responses",
+                mapping("For responses", &[unclaimed()]),
+            ),
+        ],
+    );
+    let unmatched = || {
+        (
+            "unmatched",
+            "Traffic to a named host that no route takes",
+            choice(&UNMATCHED),
+        )
+    };
+    let environment = mapping(
+        "What differs in an environment",
+        &[
+            unmatched(),
+            (
+                "routes",
+                "By the routes' names",
+                json!({"type": "object", "additionalProperties": changed}),
+            ),
+        ],
+    );
+    let mut schema = mapping(
+        "What is classified, and where it travels",
+        &[
+            (
+                "apiVersion!",
+                "The version of the language",
+                json!({"const": "fieldveil/v1"}),
+            ),
+            ("kind!", "What this file is", json!({"const": "Policy"})),
+            ("metadata!", "About this policy", metadata),
+            ("tenant", "Where the tenant of a request is found", tenant),
+            unmatched(),
+            (
+                "classes",
+                "The kinds of classified data, by name",
+                json!({"type": "object", "maxProperties": CLASSES_MAX, "propertyNames": name(), "additionalProperties": reference("class")}),
+            ),
+            (
+                "routes!",
+                "Where it travels, in order: the first that matches wins",
+                json!({"type": "array", "minItems": 1, "maxItems": ROUTES_MAX, "items": reference("route")}),
+            ),
+            (
+                "environments",
+                "What differs in an environment, by name",
+                json!({"type": "object", "maxProperties": ENVIRONMENTS_MAX, "propertyNames": name(), "additionalProperties": environment}),
+            ),
+        ],
+    );
+    schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    schema["$id"] = json!("urn:fieldveil:schema:policy:v1");
+    schema["title"] = json!("fieldveil policy");
+    schema["$defs"] = json!({
+        "bind": bind, "class": class, "match": matching, "request": request, "response": response,
+        "route": route, "rule": rule,
+    });
+    schema
+}

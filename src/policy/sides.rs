@@ -1,0 +1,176 @@
+//! The words of a route's `request` and `response`: rules and what they bind.
+
+use super::written::{Text, bounded, one_of, pattern};
+use super::{BINDS_MAX, RULES_MAX};
+use crate::marked::{Fields, Findings, Marked, Node, Value, not_built};
+use crate::transform::Attitude;
+
+#[derive(Default)]
+pub(super) struct SideWords {
+    pub manner: MannerWords,
+    pub rules: Vec<RuleWords>,
+}
+
+#[derive(Clone, Copy, Default)]
+pub(super) struct MannerWords {
+    pub unclaimed: Option<Attitude>,
+    pub stray: Option<Attitude>,
+}
+
+pub(super) struct RuleWords {
+    pub at: Text,
+    pub action: ActionWords,
+    pub bind: Vec<BindWords>,
+}
+
+pub(super) enum ActionWords {
+    Seal(Marked<String>),
+    Open(Marked<String>),
+    Pass,
+}
+
+pub(super) struct BindWords {
+    pub name: Marked<String>,
+    pub source: &'static str,
+    pub from: Text,
+}
+
+pub(super) const ATTITUDES: [(&str, Attitude); 3] = [
+    ("allow", Attitude::Allow),
+    ("report", Attitude::Report),
+    ("reject", Attitude::Reject),
+];
+/// Selectors outside of a JSON body, of a later version.
+const SELECTORS: [&str; 5] = ["header", "query", "form", "part", "json"];
+
+pub(super) fn manner(
+    fields: &mut Fields<'_>,
+    is_request: bool,
+    findings: &mut Findings<'_>,
+) -> MannerWords {
+    let unclaimed = fields
+        .take("unclaimed")
+        .and_then(|node| findings.choice(node, "`unclaimed`", &ATTITUDES));
+    let stray = if is_request {
+        fields
+            .take("stray")
+            .and_then(|node| findings.choice(node, "`stray`", &ATTITUDES))
+    } else {
+        fields.misplaced("stray", "strays are looked for in requests only", findings);
+        None
+    };
+    MannerWords { unclaimed, stray }
+}
+
+pub(super) fn side(node: &Node, is_request: bool, findings: &mut Findings<'_>) -> SideWords {
+    let what = if is_request {
+        "`request`"
+    } else {
+        "`response`"
+    };
+    let Some(mut fields) = findings.fields(node, what) else {
+        return SideWords::default();
+    };
+    let manner = manner(&mut fields, is_request, findings);
+    let mut rules = Vec::new();
+    if let Some(node) = fields.take("rules") {
+        let items = findings.list(node, "`rules`");
+        bounded(items.len(), RULES_MAX, node.span, "rules", findings);
+        rules.extend(
+            items
+                .iter()
+                .take(RULES_MAX)
+                .filter_map(|item| rule(item, findings)),
+        );
+    }
+    fields.not_built(&["plaintext", "unopened", "near_miss"], findings);
+    fields.finish(findings);
+    SideWords { manner, rules }
+}
+
+fn rule(node: &Node, findings: &mut Findings<'_>) -> Option<RuleWords> {
+    let mut fields = findings.fields(node, "a rule")?;
+    let at = fields
+        .require("at", findings)
+        .and_then(|node| selector(node, findings));
+    let chosen = one_of(&mut fields, &["seal", "open", "pass"], "a rule", findings);
+    let action = chosen.and_then(|(word, node)| match word {
+        "seal" => findings.text(node, "`seal`").map(ActionWords::Seal),
+        "open" => findings.text(node, "`open`").map(ActionWords::Open),
+        _ => findings
+            .choice(node, "`pass`", &[("true", ActionWordsPass)])
+            .map(|ActionWordsPass| ActionWords::Pass),
+    });
+    let bind_node = fields.take("bind");
+    let bind = bind_node
+        .map(|node| binds(node, findings))
+        .unwrap_or_default();
+    if let (Some(ActionWords::Pass), Some(node)) = (&action, bind_node) {
+        findings.at(
+            "misplaced-word",
+            node.span,
+            "nothing is bound where a value passes",
+        );
+    }
+    fields.not_built(&["reveal", "near_miss", "then"], findings);
+    fields.finish(findings);
+    Some(RuleWords {
+        at: at?,
+        action: action?,
+        bind,
+    })
+}
+
+#[derive(Clone, Copy)]
+struct ActionWordsPass;
+
+fn selector(node: &Node, findings: &mut Findings<'_>) -> Option<Text> {
+    let Value::Map(entries) = &node.value else {
+        return pattern(node, "`at`", findings);
+    };
+    match entries
+        .iter()
+        .find(|entry| SELECTORS.contains(&entry.key.as_str()))
+    {
+        Some(entry) => not_built(
+            findings,
+            entry.key_span,
+            &format!("a selector `{}`", entry.key),
+        ),
+        None => findings.at(
+            "wrong-type",
+            node.span,
+            "`at` is a JSONPath, and here stands a mapping",
+        ),
+    }
+    None
+}
+
+fn binds(node: &Node, findings: &mut Findings<'_>) -> Vec<BindWords> {
+    let entries = findings.entries(node, "`bind`");
+    bounded(entries.len(), BINDS_MAX, node.span, "binds", findings);
+    let mut binds = Vec::new();
+    for entry in entries.iter().take(BINDS_MAX) {
+        let Some(mut fields) = findings.fields(&entry.node, "a bind") else {
+            continue;
+        };
+        let sources = ["sibling", "root", "path", "header", "query"];
+        let chosen = one_of(&mut fields, &sources, "a bind", findings);
+        fields.finish(findings);
+        let Some((source, from)) = chosen else {
+            continue;
+        };
+        let Some(from) = pattern(from, "a bind's source", findings) else {
+            continue;
+        };
+        binds.push(BindWords {
+            name: Marked {
+                value: entry.key.clone(),
+                span: entry.key_span,
+            },
+            source,
+            from,
+        });
+    }
+    binds
+}
