@@ -14,7 +14,7 @@
 //!                              '-> upstream, and the same three steps for the answer
 //! ```
 //!
-//! Read `proxy` for the road, [`transform`] for the engine, [`seal`] for the cryptography and `keys` for where keys come
+//! Read `proxy` for the road, [`transform`] for the engine, [`seal`] for the cryptography and [`keys`] for where keys come
 //! from and how long they stay: four modules, and you know the product. ARCHITECTURE.md has the plan of the house.
 //!
 //! # Words
@@ -36,7 +36,10 @@
 //! Imports go downward only, and a test keeps it so.
 
 // The key room.
+pub mod arena;
 pub mod entropy;
+pub mod keys;
+pub mod kms;
 
 // The ground floor: pure and synchronous; no sockets, files or clocks.
 pub mod context;

@@ -1,0 +1,406 @@
+//! DEKs that seal: one rotor per key name and tenant, which has at most one current DEK with an age, a lease and a
+//! budget of uses.
+//!
+//! A rotor only says what is and what is due, at a given time; the room does it. A DEK in here was made here: none that
+//! came with a token ever gets in.
+
+use super::lease::Lease;
+use super::{Failure, Key, SealError};
+use crate::dek::{Scope, SealingKey};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// How long a refusal is repeated without asking again.
+const REFUSED_FOR: Duration = Duration::from_secs(1);
+
+/// How long an unused, empty rotor stays.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// Of the rotors that are full, this part goes at once, so that a flood of tenants does not pay a search each time.
+const EVICTED_PART: usize = 64;
+
+/// The outcome of a flight: None while it is under way.
+pub type Landing = watch::Receiver<Option<Result<(), SealError>>>;
+
+/// What a rotor needs done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Job {
+    /// Unwrap the current DEK's record again.
+    Renew,
+    /// Make a fresh DEK.
+    Mint,
+}
+
+/// What a rotor has for a caller now.
+pub enum Take {
+    Ready(Arc<SealingKey>),
+    /// Nothing, until this job is done.
+    Wait(Job),
+    Refused(SealError),
+}
+
+pub struct Rotor {
+    pub key: Arc<Key>,
+    pub scope: Scope,
+    state: RwLock<State>,
+    /// Since the last renewal.
+    used: AtomicBool,
+    /// Milliseconds on the room's clock.
+    last_used: AtomicU64,
+    /// Something is under way; a hint that spares the lock.
+    busy: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    current: Option<Current>,
+    flight: Option<(Landing, Job)>,
+    refused: Option<(SealError, Instant)>,
+    /// Work ahead of need waits until then after a failure.
+    ahead_not_before: Option<Instant>,
+}
+
+struct Current {
+    key: Arc<SealingKey>,
+    lease: Lease,
+    successor_at: Instant,
+    retires_at: Instant,
+    spent: AtomicU64,
+}
+
+impl Current {
+    /// Takes `values` uses in one step, or none.
+    fn reserve(&self, values: u64, uses_max: u64) -> bool {
+        let taken = self.spent.fetch_update(Relaxed, Relaxed, |spent| {
+            spent.checked_add(values).filter(|spent| *spent <= uses_max)
+        });
+        taken.is_ok()
+    }
+
+    /// Four fifths are gone: time to have a successor.
+    fn is_low(&self, uses_max: u64) -> bool {
+        self.spent.load(Relaxed) >= uses_max - uses_max / 5
+    }
+}
+
+impl Rotor {
+    fn new(key: Arc<Key>, scope: Scope) -> Rotor {
+        Rotor {
+            key,
+            scope,
+            state: RwLock::default(),
+            used: AtomicBool::new(false),
+            last_used: AtomicU64::new(0),
+            busy: AtomicBool::new(false),
+        }
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The current DEK with `values` uses taken from its budget; the flag says that a successor should be made ready.
+    pub fn take_at(&self, now: Instant, clock_ms: u64, values: u64) -> (Take, bool) {
+        if !self.used.load(Relaxed) {
+            self.used.store(true, Relaxed);
+        }
+        self.last_used.store(clock_ms, Relaxed);
+        let terms = &self.key.terms;
+        if values > terms.uses_max {
+            return (Take::Refused(SealError::of(Failure::TooMany)), false);
+        }
+        let state = self.state();
+        if let Some(current) = &state.current
+            && now < current.retires_at
+        {
+            if !current.lease.is_usable_at(now) {
+                if !current.lease.is_over_at(now) {
+                    return (Take::Wait(Job::Renew), false);
+                }
+            } else if current.reserve(values, terms.uses_max) {
+                let low = current.is_low(terms.uses_max) && !self.busy.load(Relaxed);
+                return (Take::Ready(Arc::clone(&current.key)), low);
+            }
+        }
+        match &state.refused {
+            Some((error, until)) if now < *until => (Take::Refused(error.clone()), false),
+            _ => (Take::Wait(Job::Mint), false),
+        }
+    }
+
+    /// The flight under way, with its job, or a new one for this job: then with what lands it.
+    pub fn board(self: &Arc<Self>, job: Job) -> (Landing, Job, Option<Flight>) {
+        let mut state = self.state_mut();
+        if let Some((landing, job)) = &state.flight {
+            return (landing.clone(), *job, None);
+        }
+        let (land, landing) = watch::channel(None);
+        state.flight = Some((landing.clone(), job));
+        self.busy.store(true, Relaxed);
+        let flight = Flight {
+            rotor: Arc::clone(self),
+            land,
+            landed: false,
+        };
+        (landing, job, Some(flight))
+    }
+
+    /// Ends the flight; those who wait look again.
+    pub fn land(&self, now: Instant, mut flight: Flight, outcome: Result<(), SealError>) {
+        let mut state = self.state_mut();
+        match &outcome {
+            Ok(()) => {
+                state.refused = None;
+                state.ahead_not_before = None;
+            }
+            Err(error) => {
+                let pause = (self.key.terms.lease / 20)
+                    .clamp(Duration::from_millis(50), Duration::from_secs(30));
+                state.ahead_not_before = Some(
+                    now + error
+                        .retry_after
+                        .unwrap_or(pause)
+                        .min(Duration::from_secs(60)),
+                );
+                // An unreachable KMS has its own memory, at the calls.
+                if error.failure != Failure::Kms(crate::kms::Failure::Unreachable) {
+                    state.refused = Some((error.clone(), now + REFUSED_FOR));
+                }
+            }
+        }
+        state.flight = None;
+        self.busy.store(false, Relaxed);
+        drop(state);
+        flight.landed = true;
+        let _ = flight.land.send(Some(outcome));
+    }
+
+    /// The record to unwrap for a renewal, and its key.
+    pub fn current(&self) -> Option<Arc<SealingKey>> {
+        self.state().current.as_ref().map(|c| Arc::clone(&c.key))
+    }
+
+    /// A fresh DEK, wrapped by a call sent at `sent`.
+    pub fn install(&self, key: SealingKey, lease: Lease, sent: Instant) {
+        let terms = &self.key.terms;
+        self.state_mut().current = Some(Current {
+            key: Arc::new(key),
+            lease,
+            successor_at: sent + terms.succession(),
+            retires_at: sent + terms.rotate,
+            spent: AtomicU64::new(0),
+        });
+    }
+
+    /// The KMS unwrapped the current record again. `superseded`: under an old version of the KEK, so that a
+    /// successor is due.
+    pub fn renew(&self, lease: Lease, superseded: bool, now: Instant) {
+        self.used.store(false, Relaxed);
+        if let Some(current) = &mut self.state_mut().current {
+            current.lease = lease;
+            if superseded {
+                current.successor_at = current.successor_at.min(now);
+            }
+        }
+    }
+
+    /// The KMS could not be reached.
+    pub fn unreached(&self, now: Instant, retry_after: Option<Duration>) {
+        if let Some(current) = &mut self.state_mut().current {
+            current.lease.unreached(now, &self.key.terms, retry_after);
+        }
+    }
+
+    /// The KMS's answer made no sense.
+    pub fn doubted(&self, now: Instant) {
+        if let Some(current) = &mut self.state_mut().current {
+            current.lease.doubted(now, &self.key.terms);
+        }
+    }
+
+    /// Lets go of the DEK, if it is the one of this record (or whatever it is); it is wiped when the last request is
+    /// done with it.
+    pub fn purge(&self, record: Option<&[u8]>) -> bool {
+        let mut state = self.state_mut();
+        let is_it = state
+            .current
+            .as_ref()
+            .is_some_and(|current| record.is_none_or(|record| *current.key.record == *record));
+        if is_it {
+            state.current = None;
+        }
+        is_it
+    }
+
+    /// What should be done ahead of need. Drops a DEK that may not be used any more.
+    pub fn tend_at(&self, now: Instant) -> Option<Job> {
+        let mut state = self.state_mut();
+        let under_way = state.flight.is_some();
+        let current = state.current.as_mut()?;
+        let used = self.used.load(Relaxed);
+        let lease = &mut current.lease;
+        if lease.is_due_at(now) && self.key.seal_with.is_unreachable_at(now) {
+            // Nobody there for anyone: it has its grace, in use or not, and no call is made for it.
+            lease.unreached(now, &self.key.terms, None);
+        }
+        let lapsed = !lease.is_usable_at(now);
+        let forsaken = lapsed && !used && !under_way;
+        if now >= current.retires_at || lease.is_over_at(now) || forsaken {
+            state.current = None;
+            return None;
+        }
+        let renewal = lease.is_due_at(now);
+        let wanted = used || lease.is_unreached();
+        let succession = now >= current.successor_at || current.is_low(self.key.terms.uses_max);
+        if !wanted || under_way {
+            return None;
+        }
+        if renewal {
+            return Some(Job::Renew);
+        }
+        (succession && state.ahead_not_before.is_none_or(|at| now >= at)).then_some(Job::Mint)
+    }
+
+    /// Whether a successor of the current DEK is due, and may be made now.
+    pub fn wants_successor_at(&self, now: Instant) -> bool {
+        let state = self.state();
+        state.current.as_ref().is_some_and(|current| {
+            now >= current.successor_at || current.is_low(self.key.terms.uses_max)
+        }) && state.ahead_not_before.is_none_or(|at| now >= at)
+    }
+
+    /// Whether it has a DEK that may be used.
+    pub fn is_usable_at(&self, now: Instant) -> bool {
+        self.state()
+            .current
+            .as_ref()
+            .is_some_and(|current| now < current.retires_at && current.lease.is_usable_at(now))
+    }
+
+    /// How long it can seal from now if the KMS is gone; None: it cannot, or nobody uses it.
+    pub fn survives_at(&self, now: Instant) -> Option<Duration> {
+        let state = self.state();
+        let current = state.current.as_ref()?;
+        let retires = current.retires_at.saturating_duration_since(now);
+        // A lease that is not due yet was granted for someone's use.
+        let in_use = self.used.load(Relaxed) || !current.lease.is_due_at(now);
+        in_use.then(|| current.lease.survives_at(now).min(retires))
+    }
+
+    fn is_idle(&self) -> bool {
+        self.state().flight.is_none()
+    }
+}
+
+/// Lands a flight. Dropped without landing (a task that was cut off), it makes way for the next, and those who wait see
+/// its end.
+pub struct Flight {
+    rotor: Arc<Rotor>,
+    land: watch::Sender<Option<Result<(), SealError>>>,
+    landed: bool,
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if !self.landed {
+            self.rotor.state_mut().flight = None;
+            self.rotor.busy.store(false, Relaxed);
+        }
+    }
+}
+
+/// All rotors, at most so many.
+pub struct Rotors {
+    map: RwLock<HashMap<Scope, Arc<Rotor>>>,
+    scopes_max: usize,
+    evicting: Mutex<()>,
+}
+
+impl Rotors {
+    pub fn new(scopes_max: usize) -> Rotors {
+        Rotors {
+            map: RwLock::default(),
+            scopes_max,
+            evicting: Mutex::new(()),
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<Scope, Arc<Rotor>>> {
+        self.map.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<Scope, Arc<Rotor>>> {
+        self.map.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`Rotor::take_at`], without touching the rotor's count if there is none. The warm path: two read locks and
+    /// one clone.
+    pub fn take_at(
+        &self,
+        scope: &Scope,
+        now: Instant,
+        clock_ms: u64,
+        values: u64,
+    ) -> Option<(Take, bool)> {
+        self.read()
+            .get(scope)
+            .map(|rotor| rotor.take_at(now, clock_ms, values))
+    }
+
+    /// The rotor of a scope, made if need be. When all places are taken the least recently used idle ones go. None: none
+    /// is idle.
+    pub fn get_or_make(&self, key: &Arc<Key>, scope: &Scope, clock_ms: u64) -> Option<Arc<Rotor>> {
+        if let Some(rotor) = self.read().get(scope) {
+            return Some(Arc::clone(rotor));
+        }
+        let _one_at_a_time = self.evicting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut map = self.write();
+        if map.len() >= self.scopes_max && !map.contains_key(scope) {
+            let mut idle: Vec<(u64, Scope)> = map
+                .iter()
+                .filter(|(_, rotor)| rotor.is_idle())
+                .map(|(scope, rotor)| (rotor.last_used.load(Relaxed), scope.clone()))
+                .collect();
+            let surplus = (self.scopes_max / EVICTED_PART).max(1).min(idle.len());
+            if surplus == 0 {
+                return None;
+            }
+            idle.select_nth_unstable_by_key(surplus - 1, |(last_used, _)| *last_used);
+            for (_, scope) in &idle[..surplus] {
+                map.remove(scope);
+            }
+        }
+        let rotor = map.entry(scope.clone()).or_insert_with(|| {
+            let rotor = Rotor::new(Arc::clone(key), scope.clone());
+            rotor.last_used.store(clock_ms, Relaxed);
+            Arc::new(rotor)
+        });
+        Some(Arc::clone(rotor))
+    }
+
+    pub fn get(&self, scope: &Scope) -> Option<Arc<Rotor>> {
+        self.read().get(scope).map(Arc::clone)
+    }
+
+    pub fn all(&self) -> Vec<Arc<Rotor>> {
+        self.read().values().map(Arc::clone).collect()
+    }
+
+    /// Forgets rotors that have nothing and that nobody asked for in the last minute.
+    pub fn sweep(&self, clock_ms: u64) {
+        let idle_ms = IDLE_MAX.as_millis() as u64;
+        self.write().retain(|_, rotor| {
+            clock_ms.saturating_sub(rotor.last_used.load(Relaxed)) < idle_ms
+                || rotor.current().is_some()
+                || !rotor.is_idle()
+        });
+    }
+}

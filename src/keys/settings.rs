@@ -1,0 +1,197 @@
+//! What the key room is made with: keys by name, their KEKs and clocks, and the room's bounds. Checked once, when the room is
+//! opened.
+
+use super::calls::Kek;
+use super::lease::Terms;
+use super::{Observe, Unobserved};
+use crate::arena::Arena;
+use crate::kms::{Kms, Random};
+use crate::token::Record;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+/// A KEK: which KMS, and what it is called there.
+#[derive(Clone)]
+pub struct Binding {
+    /// Where it is.
+    pub kms: Arc<dyn Kms>,
+    /// Its name there, without a version.
+    pub kek: String,
+}
+
+/// One key name of the policy, and what is behind it.
+#[derive(Clone)]
+pub struct KeySettings {
+    /// As classes name it.
+    pub name: Arc<str>,
+    /// What new DEKs are wrapped under. Exactly one for now.
+    pub seal_with: Vec<Binding>,
+    /// What else may have wrapped the DEKs of this key's tokens.
+    pub open_also: Vec<Binding>,
+    /// The clocks and the budget of each of its DEKs.
+    pub terms: Terms,
+}
+
+/// The clocks and the budget where nothing else is set.
+pub const TERMS: Terms = Terms {
+    lease: Duration::from_secs(10 * 60),
+    rotate: Duration::from_secs(24 * 60 * 60),
+    grace: Duration::from_secs(15 * 60),
+    uses_max: 1 << 48,
+};
+
+/// What the room is made with. [`Settings::new`] fills in the bounds.
+pub struct Settings {
+    /// Each name once.
+    pub keys: Vec<KeySettings>,
+    /// Where plaintext DEKs are held.
+    pub arena: Arena,
+    /// What DEKs are made of, and luck.
+    pub random: Random,
+    /// Told of calls and purges.
+    pub observe: Arc<dyn Observe>,
+    /// DEKs kept for opening.
+    pub opening_max: u64,
+    /// Key names and tenants that seal at a time.
+    pub scopes_max: usize,
+    /// Uncached records that one body may ask for.
+    pub keys_per_body_max: usize,
+    /// Calls to KMSs under way at a time.
+    pub calls_max: usize,
+    /// Records being waited for at a time.
+    pub waiting_max: usize,
+    /// For one call.
+    pub deadline: Duration,
+    /// How long a refused record is refused without asking again.
+    pub refused_for: Duration,
+}
+
+impl Settings {
+    /// With the bounds that serve up to some thousand requests a second, and nobody looking.
+    pub fn new(keys: Vec<KeySettings>, arena: Arena, random: Random) -> Settings {
+        Settings {
+            keys,
+            arena,
+            random,
+            observe: Arc::new(Unobserved),
+            opening_max: 8_192,
+            scopes_max: 4_096,
+            keys_per_body_max: 256,
+            calls_max: 20,
+            waiting_max: 4_096,
+            deadline: Duration::from_secs(5),
+            refused_for: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What is wrong with the settings.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SettingsError(pub String);
+
+impl fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for SettingsError {}
+
+/// A key name's settings as the room uses them.
+pub struct Key {
+    pub name: Arc<str>,
+    pub terms: Terms,
+    pub seal_with: Arc<Kek>,
+    /// Those of `seal_with`, then those of `open_also`.
+    pub keks: Vec<Arc<Kek>>,
+    /// Counts purges by hand: what was asked before one is not kept after it.
+    pub(super) purges: AtomicU64,
+}
+
+impl Key {
+    /// Whether any wrapping of this record is under a KEK of this key.
+    pub(super) fn knows(&self, record: &[u8]) -> bool {
+        Record::parse(record).is_ok_and(|record| {
+            record
+                .wrappings()
+                .any(|(id, _)| self.keks.iter().any(|kek| kek.id == id))
+        })
+    }
+}
+
+/// Parse, don't validate: the keys by name, or what is wrong with them.
+pub(super) fn check_keys(
+    settings: &Settings,
+) -> Result<HashMap<Arc<str>, Arc<Key>>, SettingsError> {
+    let mut keys = HashMap::new();
+    let mut keks: HashMap<[u8; 8], (Arc<Kek>, Arc<str>)> = HashMap::new();
+    for key in &settings.keys {
+        let name = &key.name;
+        let wrong = |what: &str| Err(SettingsError(format!("key `{name}`: {what}")));
+        match key.seal_with.len() {
+            0 => return wrong("needs a KEK to seal with"),
+            1 => {}
+            _ => return wrong("sealing with more than one KEK is not built yet"),
+        }
+        let Terms {
+            lease,
+            rotate,
+            grace,
+            uses_max,
+        } = key.terms;
+        let day = Duration::from_secs(24 * 60 * 60);
+        if lease < Duration::from_secs(1) || lease > day {
+            return wrong("`lease` must be between 1 second and 24 hours");
+        }
+        if grace > day {
+            return wrong("`grace` must be at most 24 hours");
+        }
+        if rotate < lease || rotate > day * 366 {
+            return wrong("`rotate` must be at least the lease and at most 366 days");
+        }
+        if uses_max == 0 || uses_max > TERMS.uses_max {
+            return wrong("a DEK may seal 1 to 2^48 values");
+        }
+        let mut of_key: Vec<Arc<Kek>> = Vec::new();
+        let mut seen = HashSet::new();
+        for binding in key.seal_with.iter().chain(&key.open_also) {
+            let fresh = Kek::new(binding);
+            if !seen.insert(fresh.id) {
+                return wrong("names the same KEK twice");
+            }
+            // One KEK has one breaker, whichever key it serves.
+            let kek = match keks.get(&fresh.id) {
+                None => {
+                    let kek = Arc::new(fresh);
+                    keks.insert(kek.id, (Arc::clone(&kek), Arc::clone(name)));
+                    kek
+                }
+                Some((known, _)) if known.uri != fresh.uri => {
+                    return wrong(&format!("{} and {} have the same id", known.uri, fresh.uri));
+                }
+                Some((known, other)) if !binding.kms.authenticates_context() => {
+                    return wrong(&format!(
+                        "shares {} with key `{other}`, and that KMS cannot tell their data keys apart",
+                        known.uri
+                    ));
+                }
+                Some((known, _)) => Arc::clone(known),
+            };
+            of_key.push(kek);
+        }
+        let built = Key {
+            name: Arc::clone(name),
+            terms: key.terms,
+            seal_with: Arc::clone(&of_key[0]),
+            keks: of_key,
+            purges: AtomicU64::new(0),
+        };
+        if keys.insert(Arc::clone(name), Arc::new(built)).is_some() {
+            return wrong("is named twice");
+        }
+    }
+    Ok(keys)
+}
