@@ -14,7 +14,7 @@
 //!                              '-> upstream, and the same three steps for the answer
 //! ```
 //!
-//! Read `proxy` for the road, [`transform`] for the engine, [`seal`] for the cryptography and [`keys`] for where keys come
+//! Read [`proxy`] for the road, [`transform`] for the engine, [`seal`] for the cryptography and [`keys`] for where keys come
 //! from and how long they stay: four modules, and you know the product. ARCHITECTURE.md has the plan of the house.
 //!
 //! # Words
@@ -34,6 +34,19 @@
 //! # Reading order, top to bottom
 //!
 //! Imports go downward only, and a test keeps it so.
+
+// The edges: where connections and operators come in.
+pub mod listener;
+
+// The road.
+pub mod body;
+pub mod error;
+pub mod proxy;
+pub mod tls;
+pub mod upstream;
+
+// Beside it: what is recorded and counted.
+pub mod audit;
 
 // The key room.
 pub mod arena;

@@ -1,0 +1,517 @@
+//! The record of one access: opened with the request, committed once before the answer is released. Dropped, it
+//! reads as aborted: the client went away, or the agent was stopped.
+//!
+//! It takes names, counts, durations and reason words; never a path, a query, a value or a user's id.
+
+use crate::transform::Tally;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method};
+use std::fmt;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// Names one request in answers, logs and records: 16 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RequestId(u64);
+
+impl RequestId {
+    /// The next one of this process. Unique among some billions of requests of all agents.
+    fn next() -> RequestId {
+        static START: LazyLock<u64> = LazyLock::new(|| {
+            let mut bytes = [0; 8];
+            crate::entropy::fill(&mut bytes);
+            u64::from_le_bytes(bytes)
+        });
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        // An odd multiplier walks through all 2^64 numbers, so that neighbours do not look alike.
+        let count = COUNT.fetch_add(1, Relaxed);
+        RequestId(START.wrapping_add(count.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+    }
+}
+
+impl From<u64> for RequestId {
+    fn from(id: u64) -> RequestId {
+        RequestId(id)
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// The answer's header that says what was done: an RFC 9651 dictionary ([`Record::result`]), or `refused=CODE`.
+pub const RESULT: HeaderName = HeaderName::from_static("fieldveil-result");
+
+/// Why the agent refused something, in words.
+#[derive(Clone, Copy, Debug)]
+pub struct Reason<'r> {
+    /// The stable code.
+    pub code: &'static str,
+    /// Whose fault it was.
+    pub fault: &'static str,
+    /// For the log alone; may be empty.
+    pub note: &'r str,
+}
+
+/// How an access ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Outcome {
+    /// The upstream's answer is released.
+    Answered,
+    /// The agent answered, with this code; whose fault it was.
+    Refused {
+        /// The stable word of [`crate::error::TABLE`].
+        code: &'static str,
+        /// The word of a [`crate::error::Fault`].
+        fault: &'static str,
+    },
+    /// No answer: the client hung up, or the agent stopped.
+    Aborted,
+}
+
+impl Outcome {
+    /// `answered`, `aborted`, or the code's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Outcome::Answered => "answered",
+            Outcome::Refused { code, .. } => code,
+            Outcome::Aborted => "aborted",
+        }
+    }
+}
+
+/// Request or response.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Side {
+    /// From the client to the upstream.
+    Request,
+    /// From the upstream back to the client.
+    Response,
+}
+
+/// What an access came to, when it is over.
+#[derive(Debug)]
+pub struct Entry {
+    /// Also in the agent's own answers, as `request_id`.
+    pub id: RequestId,
+    /// The listener's name in the settings.
+    pub listener: Arc<str>,
+    /// `None`: no route took it.
+    pub route: Option<Arc<str>>,
+    /// As the client sent it: any token of RFC 9110, so no label for a metric.
+    pub method: Method,
+    /// No route took it, though a policy names its host.
+    pub unmatched: bool,
+    /// Of the answer; `None` when there was none.
+    pub status: Option<u16>,
+    /// [`Outcome::Aborted`] until the record is committed.
+    pub outcome: Outcome,
+    /// What the route would have refused, had it not only observed.
+    pub observed: Option<&'static str>,
+    /// The route only observes: what the tallies count was not done.
+    pub observing: bool,
+    /// What was done with the request's body; zero where it was not rewritten.
+    pub request: Tally,
+    /// What was done with the answer's body; likewise.
+    pub response: Tally,
+    /// Why an answer passed without being looked at.
+    pub unread: Option<&'static str>,
+    /// Bytes of the bodies, as far as they were known when the answer was released.
+    pub request_bytes: Option<u64>,
+    /// As `request_bytes`; of the agent's own answer, where it gave one.
+    pub response_bytes: Option<u64>,
+    /// From the head's arrival at the road to the answer's release.
+    pub total: Duration,
+    /// `total` without the time spent waiting for the upstream and for the client's own bytes: what the agent added.
+    pub added: Duration,
+}
+
+/// Where entries go besides the log: metrics, and whoever counts. Called once for each access, in line: it must
+/// neither block nor fail.
+pub trait Observe: Send + Sync {
+    /// Called when the access is over, before its answer is released.
+    fn observe(&self, entry: &Entry);
+}
+
+/// Observes nothing.
+impl Observe for () {
+    fn observe(&self, _: &Entry) {}
+}
+
+/// The open record of one access.
+pub struct Record {
+    entry: Entry,
+    note: String,
+    begun: Instant,
+    waited: Duration,
+    sink: Arc<dyn Observe>,
+    committed: bool,
+}
+
+impl Record {
+    /// Opens a record, whose clock starts now. `listener`: its name in the settings. The entry goes to `sink` once,
+    /// when the record is committed or dropped.
+    pub fn open(listener: Arc<str>, method: Method, sink: Arc<dyn Observe>) -> Record {
+        let entry = Entry {
+            id: RequestId::next(),
+            listener,
+            route: None,
+            unmatched: false,
+            method,
+            status: None,
+            outcome: Outcome::Aborted,
+            observed: None,
+            observing: false,
+            request: Tally::default(),
+            response: Tally::default(),
+            unread: None,
+            request_bytes: None,
+            response_bytes: None,
+            total: Duration::ZERO,
+            added: Duration::ZERO,
+        };
+        Record {
+            entry,
+            note: String::new(),
+            begun: Instant::now(),
+            waited: Duration::ZERO,
+            sink,
+            committed: false,
+        }
+    }
+
+    /// The id for the answer and the log.
+    pub fn id(&self) -> RequestId {
+        self.entry.id
+    }
+    /// A route takes the request; `observing`: it only counts.
+    pub fn route(&mut self, name: &Arc<str>, observing: bool) {
+        self.entry.route = Some(name.clone());
+        self.entry.observing = observing;
+    }
+    /// No route takes a request to a host that a policy names.
+    pub fn unmatched(&mut self) {
+        self.entry.unmatched = true;
+    }
+    /// How long the request's body is, in bytes; `None` while that is not known.
+    pub fn request_bytes(&mut self, bytes: Option<u64>) {
+        self.entry.request_bytes = bytes;
+    }
+    /// What was done with one side's body. Once for each side: it replaces what was noted before.
+    pub fn tally(&mut self, side: Side, tally: Tally) {
+        match side {
+            Side::Request => self.entry.request = tally,
+            Side::Response => self.entry.response = tally,
+        }
+    }
+    /// An answer passes without being looked at: why.
+    pub fn unread(&mut self, why: &'static str) {
+        self.entry.unread = Some(why);
+    }
+    /// An observing route would have refused this. The first reason stays: with it the access would have ended.
+    pub fn would_refuse(&mut self, reason: Reason<'_>) {
+        if self.entry.observed.is_none() {
+            self.entry.observed = Some(reason.code);
+            reason.note.clone_into(&mut self.note);
+        }
+    }
+    /// Waits for something that is not the agent's doing.
+    pub async fn waiting<F: Future>(&mut self, what: F) -> F::Output {
+        let begun = Instant::now();
+        let output = what.await;
+        self.waited += begun.elapsed();
+        output
+    }
+
+    /// The answer is the upstream's, and is about to be released.
+    pub fn answered(mut self, status: u16, bytes: Option<u64>) {
+        self.entry.outcome = Outcome::Answered;
+        self.commit(Some(status), bytes);
+    }
+    /// The answer is the agent's own, and is about to be released.
+    pub fn refused(mut self, reason: Reason<'_>, status: u16, bytes: Option<u64>) {
+        self.entry.outcome = Outcome::Refused {
+            code: reason.code,
+            fault: reason.fault,
+        };
+        reason.note.clone_into(&mut self.note);
+        self.commit(Some(status), bytes);
+    }
+
+    fn commit(&mut self, status: Option<u16>, bytes: Option<u64>) {
+        self.committed = true;
+        self.entry.status = status;
+        self.entry.response_bytes = bytes;
+        self.entry.total = self.begun.elapsed();
+        self.entry.added = self.entry.total.saturating_sub(self.waited);
+        log(&self.entry, &self.note);
+        self.sink.observe(&self.entry);
+    }
+
+    /// What `Fieldveil-Result` says of this access (an RFC 9651 dictionary). `None`: no route took the request.
+    pub fn result(&self) -> Option<HeaderValue> {
+        self.entry.route.as_ref()?;
+        let (request, response) = (&self.entry.request, &self.entry.response);
+        let both = |of: fn(&Tally) -> u32| u64::from(of(request)) + u64::from(of(response));
+        let mut text = String::with_capacity(48);
+        let _ = write!(
+            text,
+            "sealed={}, opened={}",
+            both(|tally| sum(&tally.sealed)),
+            both(|tally| sum(&tally.opened))
+        );
+        let others: [(&str, u64); 4] = [
+            ("kept", both(|tally| sum(&tally.kept))),
+            ("strays", both(|tally| tally.strays)),
+            ("unclaimed", both(|tally| tally.unclaimed)),
+            ("plaintext", both(|tally| tally.plaintext)),
+        ];
+        for (name, count) in others.into_iter().filter(|(_, count)| *count > 0) {
+            let _ = write!(text, ", {name}={count}");
+        }
+        let left = both(|tally| tally.left.iter().map(|(_, count)| count).sum());
+        if left > 0 {
+            let _ = write!(text, ", left={left}");
+            for (why, count) in request.left.iter().chain(&response.left) {
+                let _ = write!(text, ";{why}={count}");
+            }
+        }
+        if let Some(why) = self.entry.unread {
+            let _ = write!(text, ", unread={why}");
+        }
+        if self.entry.observing {
+            text.push_str(", observe");
+        }
+        if let Some(code) = self.entry.observed {
+            let _ = write!(text, ";refused={code}");
+        }
+        HeaderValue::from_maybe_shared(Bytes::from(text)).ok()
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.committed {
+            self.commit(None, None);
+        }
+    }
+}
+
+fn sum<K>(counts: &[(K, u32)]) -> u32 {
+    counts.iter().map(|(_, count)| count).sum()
+}
+
+/// One line per access. The text of the counts is made only if somebody reads it.
+fn log(entry: &Entry, note: &str) {
+    tracing::info!(
+        target: "fieldveil::access",
+        request_id = %entry.id,
+        listener = &*entry.listener,
+        route = entry.route.as_deref(),
+        unmatched = entry.unmatched.then_some(true),
+        method = entry.method.as_str(),
+        status = entry.status,
+        outcome = entry.outcome.word(),
+        fault = match entry.outcome {
+            Outcome::Refused { fault, .. } => Some(fault),
+            _ => None,
+        },
+        note = (!note.is_empty()).then_some(note),
+        observed = entry.observed,
+        request = %Counts(&entry.request),
+        response = %Counts(&entry.response),
+        unread = entry.unread,
+        request_bytes = entry.request_bytes,
+        response_bytes = entry.response_bytes,
+        total_us = u64::try_from(entry.total.as_micros()).unwrap_or(u64::MAX),
+        added_us = u64::try_from(entry.added.as_micros()).unwrap_or(u64::MAX),
+        "access"
+    );
+}
+
+/// `sealed.ssn=2 kept.pan=1 left.foreign=1 strays=1`.
+struct Counts<'t>(&'t Tally);
+
+impl fmt::Display for Counts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tally = self.0;
+        let mut space = "";
+        for (what, counts) in [
+            ("sealed", &tally.sealed),
+            ("kept", &tally.kept),
+            ("opened", &tally.opened),
+        ] {
+            for (class, count) in counts {
+                write!(f, "{space}{what}.{}={count}", class.name)?;
+                space = " ";
+            }
+        }
+        for (why, count) in &tally.left {
+            write!(f, "{space}left.{why}={count}")?;
+            space = " ";
+        }
+        let others = [
+            ("strays", tally.strays),
+            ("unclaimed", tally.unclaimed),
+            ("plaintext", tally.plaintext),
+        ];
+        for (what, count) in others.into_iter().filter(|(_, count)| *count > 0) {
+            write!(f, "{space}{what}={count}")?;
+            space = " ";
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::Class;
+    use std::sync::Mutex;
+
+    #[derive(Default)]
+    struct Kept(Mutex<Vec<(Outcome, Option<u16>)>>);
+
+    impl Observe for Kept {
+        fn observe(&self, entry: &Entry) {
+            self.0
+                .lock()
+                .expect("kept")
+                .push((entry.outcome, entry.status));
+        }
+    }
+
+    const NOT_JSON: Reason<'_> = Reason {
+        code: "not-json",
+        fault: "client",
+        note: "at byte 3",
+    };
+
+    fn class(name: &str) -> Arc<Class> {
+        Arc::new(Class {
+            name: name.into(),
+            formerly: vec![],
+            key: "k".into(),
+            keep_sealed: true,
+        })
+    }
+
+    fn record(sink: &Arc<Kept>) -> Record {
+        Record::open("out".into(), Method::POST, sink.clone())
+    }
+
+    #[test]
+    fn a_record_is_written_once_whatever_happens() {
+        let sink = Arc::new(Kept::default());
+        record(&sink).answered(200, Some(3));
+        record(&sink).refused(NOT_JSON, 400, None);
+        drop(record(&sink));
+        assert_eq!(
+            *sink.0.lock().expect("kept"),
+            [
+                (Outcome::Answered, Some(200)),
+                (
+                    Outcome::Refused {
+                        code: "not-json",
+                        fault: "client"
+                    },
+                    Some(400)
+                ),
+                (Outcome::Aborted, None)
+            ]
+        );
+    }
+
+    #[track_caller]
+    fn check(fill: impl FnOnce(&mut Record), expected: Option<&str>) {
+        let mut record = record(&Arc::default());
+        fill(&mut record);
+        let result = record.result();
+        assert_eq!(
+            result.as_ref().map(|value| value.to_str().expect("text")),
+            expected
+        );
+    }
+
+    #[test]
+    fn the_result_is_a_dictionary_of_counts() {
+        check(|_| {}, None);
+        check(
+            |record| record.route(&"r".into(), false),
+            Some("sealed=0, opened=0"),
+        );
+        check(
+            |record| {
+                record.route(&"r".into(), false);
+                let sealed = vec![(class("ssn"), 2), (class("pan"), 1)];
+                record.tally(
+                    Side::Request,
+                    Tally {
+                        sealed,
+                        strays: 1,
+                        ..Tally::default()
+                    },
+                );
+                let left = vec![("foreign", 1), ("denied", 2)];
+                let opened = vec![(class("ssn"), 4)];
+                record.tally(
+                    Side::Response,
+                    Tally {
+                        opened,
+                        left,
+                        plaintext: 5,
+                        ..Tally::default()
+                    },
+                );
+            },
+            Some("sealed=3, opened=4, strays=1, plaintext=5, left=3;foreign=1;denied=2"),
+        );
+        check(
+            |record| {
+                record.route(&"r".into(), true);
+                record.unread("coding");
+                record.would_refuse(NOT_JSON);
+            },
+            Some("sealed=0, opened=0, unread=coding, observe;refused=not-json"),
+        );
+    }
+
+    #[test]
+    fn the_note_is_that_of_the_code_beside_it() {
+        let mut record = record(&Arc::default());
+        record.would_refuse(NOT_JSON);
+        record.would_refuse(Reason {
+            code: "upstream-refused",
+            fault: "policy",
+            note: "stray at byte 9",
+        });
+        assert_eq!(record.entry.observed, Some("not-json"));
+        assert_eq!(record.note, "at byte 3");
+    }
+
+    #[test]
+    fn counts_name_classes_and_no_values() {
+        let tally = Tally {
+            sealed: vec![(class("ssn"), 2)],
+            left: vec![("foreign", 1)],
+            unclaimed: 7,
+            ..Tally::default()
+        };
+        assert_eq!(
+            Counts(&tally).to_string(),
+            "sealed.ssn=2 left.foreign=1 unclaimed=7"
+        );
+    }
+
+    #[test]
+    fn ids_are_distinct() {
+        let ids: std::collections::HashSet<_> = (0..1000).map(|_| RequestId::next()).collect();
+        assert_eq!(ids.len(), 1000);
+        assert_eq!(RequestId::from(10).to_string(), "000000000000000a");
+    }
+}

@@ -1,0 +1,129 @@
+//! A body as it comes off a connection, of either version: cut off visibly where hyper would take a cut for an end, and
+//! given up on where the client does not go on.
+//!
+//! Over HTTP/1.1 the listener's door sees both for itself. Over HTTP/2 the bytes of all streams share a connection, so
+//! it is here that a stream's own end and pace show.
+
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Why a body ends before its end.
+#[derive(Debug)]
+pub enum Broken {
+    /// The connection, its framing, or the other side's word for it.
+    Transport(hyper::Error),
+    /// Its next piece did not come in time.
+    Late,
+    /// The stream was reset with NO_ERROR before its END_STREAM. hyper takes that for an end; a part is not the whole.
+    Cut,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Broken::Transport(_) => "the body broke off",
+            Broken::Late => "the body did not go on in time",
+            Broken::Cut => "the stream was reset before its end",
+        })
+    }
+}
+
+impl std::error::Error for Broken {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Broken::Transport(error) => Some(error),
+            Broken::Late | Broken::Cut => None,
+        }
+    }
+}
+
+/// A request's or an answer's body as hyper hands it over.
+pub struct Arriving {
+    incoming: Incoming,
+    /// It has a stream of its own: HTTP/2.
+    streams: bool,
+    pace: Option<Pace>,
+}
+
+/// How long the next piece may take once somebody waits for it.
+struct Pace {
+    patience: Duration,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl Arriving {
+    /// `version`: of the message that it belongs to.
+    pub fn new(incoming: Incoming, version: http::Version) -> Arriving {
+        Arriving {
+            incoming,
+            streams: version == http::Version::HTTP_2,
+            pace: None,
+        }
+    }
+
+    /// Gives up ([`Broken::Late`]) when somebody has waited for the next piece for so long.
+    pub fn paced(mut self, patience: Option<Duration>) -> Arriving {
+        self.pace = patience.map(|patience| Pace {
+            patience,
+            waiting: None,
+        });
+        self
+    }
+}
+
+impl Pace {
+    /// Ready when it took too long. The clock starts with the first call since the last piece.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = || Box::pin(sleep_until(Instant::now() + self.patience));
+        self.waiting.get_or_insert_with(deadline).as_mut().poll(cx)
+    }
+}
+
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let body = &mut *self;
+        let Poll::Ready(frame) = Pin::new(&mut body.incoming).poll_frame(cx) else {
+            if let Some(pace) = &mut body.pace {
+                ready!(pace.poll_late(cx));
+                body.pace = None;
+                return Poll::Ready(Some(Err(Broken::Late)));
+            }
+            return Poll::Pending;
+        };
+        if let Some(pace) = &mut body.pace {
+            pace.waiting = None;
+        }
+        Poll::Ready(match frame {
+            Some(frame) => Some(frame.map_err(Broken::Transport)),
+            None if body.streams && !body.incoming.is_end_stream() => {
+                body.streams = false;
+                Some(Err(Broken::Cut))
+            }
+            None => None,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl fmt::Debug for Arriving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Arriving")
+    }
+}

@@ -1,0 +1,380 @@
+//! Holding a body whole, up to a limit and for a bounded time, and telling from the headers whether it is JSON that
+//! may be looked into.
+
+use super::{Arriving, Body, Broken};
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+/// Bytes that are reserved on the strength of a Content-Length alone.
+const RESERVE_BYTES_MAX: usize = 1 << 20;
+
+/// The memory that all held bodies together may take, in units of `UNIT`.
+#[derive(Clone, Debug)]
+pub struct Room(Arc<Semaphore>);
+
+/// Bytes of one permit of a [`Room`].
+const UNIT: usize = 4 << 10;
+
+impl Room {
+    /// Room for `bytes` bytes.
+    pub fn new(bytes: usize) -> Room {
+        Room(Arc::new(Semaphore::new(
+            (bytes / UNIT).min(Semaphore::MAX_PERMITS),
+        )))
+    }
+
+    /// Units that are free.
+    pub fn free(&self) -> usize {
+        self.0.available_permits()
+    }
+
+    /// Makes `taken` enough for `bytes` bytes. False: there is no room for more.
+    fn enlarge(&self, taken: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> bool {
+        let held = taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let Ok(more) = u32::try_from(bytes.div_ceil(UNIT).saturating_sub(held)) else {
+            return false;
+        };
+        match Arc::clone(&self.0).try_acquire_many_owned(more) {
+            Ok(more) => {
+                match taken {
+                    Some(taken) => taken.merge(more),
+                    None => *taken = Some(more),
+                }
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+/// A body that is held.
+#[derive(Debug)]
+pub struct Held {
+    /// All its data.
+    pub bytes: Bytes,
+    /// The trailers behind it.
+    pub trailers: Option<HeaderMap>,
+    /// Its share of the [`Room`], given back when it goes.
+    pub room: Option<OwnedSemaphorePermit>,
+}
+
+/// Why it is not held.
+#[derive(Debug)]
+pub enum Unheld {
+    /// It is larger than the limit: what came of it, and the rest, untouched.
+    TooLarge(Body),
+    /// It did not come in time: likewise.
+    Late(Body),
+    /// Other bodies take all the room: likewise.
+    NoRoom(Body),
+    /// It broke off.
+    Broken(Broken),
+}
+
+/// Holds `incoming`, if it has at most `limit` bytes and there is `room`. A declared length over the limit is refused before a byte is
+/// asked for, so that a client that waits for `100 Continue` never gets it.
+///
+/// # Errors
+/// See [`Unheld`]; in all but the last case nothing of the body is lost.
+pub async fn hold(
+    incoming: Arriving,
+    limit: usize,
+    patience: Duration,
+    room: &Room,
+) -> Result<Held, Unheld> {
+    let declared = incoming.size_hint().lower();
+    if declared > limit as u64 {
+        return Err(Unheld::TooLarge(Body::stream(incoming)));
+    }
+    if incoming.is_end_stream() {
+        return Ok(Held {
+            bytes: Bytes::new(),
+            trailers: None,
+            room: None,
+        });
+    }
+    let mut taken = None;
+    if !room.enlarge(&mut taken, declared as usize) {
+        return Err(Unheld::NoRoom(Body::stream(incoming)));
+    }
+    collect(incoming, limit, Instant::now() + patience, room, taken).await
+}
+
+async fn collect(
+    mut incoming: Arriving,
+    limit: usize,
+    deadline: Instant,
+    room: &Room,
+    mut taken: Option<OwnedSemaphorePermit>,
+) -> Result<Held, Unheld> {
+    // A body of one piece is taken as it is; further pieces are copied together at once, since a piece costs far more
+    // than the one byte that a hostile client may put into it.
+    let mut whole = Bytes::new();
+    let mut joined = BytesMut::new();
+    let mut trailers = None;
+    loop {
+        let frame = match timeout_at(deadline, incoming.frame()).await {
+            Ok(Some(frame)) => frame.map_err(Unheld::Broken)?,
+            Ok(None) => break,
+            Err(_) => return Err(Unheld::Late(begun(whole, joined, incoming))),
+        };
+        match frame.into_data() {
+            Ok(piece) if whole.is_empty() && joined.is_empty() => whole = piece,
+            Ok(piece) => {
+                if joined.is_empty() {
+                    let declared = usize::try_from(incoming.size_hint().lower())
+                        .unwrap_or(0)
+                        .min(RESERVE_BYTES_MAX);
+                    joined.reserve(whole.len() + piece.len() + declared);
+                    joined.extend_from_slice(&std::mem::take(&mut whole));
+                }
+                joined.extend_from_slice(&piece);
+            }
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+        let so_far = whole.len() + joined.len();
+        if so_far > limit {
+            return Err(Unheld::TooLarge(begun(whole, joined, incoming)));
+        }
+        if !room.enlarge(&mut taken, so_far) {
+            return Err(Unheld::NoRoom(begun(whole, joined, incoming)));
+        }
+    }
+    let bytes = if joined.is_empty() {
+        whole
+    } else {
+        joined.freeze()
+    };
+    Ok(Held {
+        bytes,
+        trailers,
+        room: taken,
+    })
+}
+
+fn begun(whole: Bytes, joined: BytesMut, rest: Arriving) -> Body {
+    Body::resumed(
+        if joined.is_empty() {
+            whole
+        } else {
+            joined.freeze()
+        },
+        rest,
+    )
+}
+
+/// What the headers say about a body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Declared {
+    /// JSON in UTF-8, in no content coding.
+    Json,
+    /// Something else, or nothing.
+    Other,
+    /// In a content coding.
+    Coded,
+}
+
+impl Declared {
+    /// The word for records: what was in the way.
+    pub fn word(self) -> &'static str {
+        match self {
+            Declared::Json => "json",
+            Declared::Other => "content-type",
+            Declared::Coded => "coding",
+        }
+    }
+}
+
+/// `application/json` or a type ending in `+json` (RFC 6839 section 3.1), charset absent or `utf-8`, coding absent or
+/// `identity`. Repeated or unparsable fields are not JSON.
+pub fn declared(headers: &HeaderMap) -> Declared {
+    let coded = |coding: &str| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity");
+    for value in headers.get_all(CONTENT_ENCODING) {
+        match value.to_str() {
+            Ok(text) if !text.split(',').map(str::trim).any(coded) => {}
+            _ => return Declared::Coded,
+        }
+    }
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    match (types.next(), types.next()) {
+        (Some(value), None) => match value.to_str() {
+            Ok(text) if is_json(text) => Declared::Json,
+            _ => Declared::Other,
+        },
+        _ => Declared::Other,
+    }
+}
+
+/// `type "/" subtype *( OWS ";" OWS parameter )`, RFC 9110 section 8.3.1.
+fn is_json(text: &str) -> bool {
+    let (essence, mut rest) = text
+        .split_once(';')
+        .map_or((text, ""), |(essence, rest)| (essence, rest));
+    let essence = essence.trim_ascii().to_ascii_lowercase();
+    let Some((kind, subtype)) = essence.split_once('/') else {
+        return false;
+    };
+    if !is_token(kind)
+        || !is_token(subtype)
+        || !(essence == "application/json" || subtype.ends_with("+json"))
+        // A JSON Patch (RFC 6902) has its values at `$[*].value`, whatever they are values of: no path of a policy finds them.
+        || subtype == "json-patch+json"
+    {
+        return false;
+    }
+    // The charset decides; the other parameters only have to be well-formed.
+    let mut charset_seen = false;
+    loop {
+        rest = rest.trim_ascii_start();
+        if rest.is_empty() {
+            return true;
+        }
+        if let Some(after) = rest.strip_prefix(';') {
+            rest = after;
+            continue;
+        }
+        let Some((name, after)) = rest.split_once('=') else {
+            return false;
+        };
+        let Some((value, after)) = parameter_value(after) else {
+            return false;
+        };
+        if !is_token(name) {
+            return false;
+        }
+        if name.eq_ignore_ascii_case("charset") {
+            if charset_seen
+                || !(value.eq_ignore_ascii_case("utf-8") || value.eq_ignore_ascii_case("utf8"))
+            {
+                return false;
+            }
+            charset_seen = true;
+        }
+        rest = after.trim_ascii_start();
+        if !rest.is_empty() && !rest.starts_with(';') {
+            return false;
+        }
+    }
+}
+
+/// A token or a quoted string without escapes, and what follows it.
+fn parameter_value(text: &str) -> Option<(&str, &str)> {
+    if let Some(quoted) = text.strip_prefix('"') {
+        let (value, after) = quoted.split_once('"')?;
+        return (!value.contains('\\')).then_some((value, after));
+    }
+    let end = text.find([';', ' ', '\t']).unwrap_or(text.len());
+    is_token(&text[..end]).then(|| text.split_at(end))
+}
+
+fn is_token(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[track_caller]
+    fn check(lines: &[(&'static str, &str)], expected: Declared) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_str(value).expect("value"));
+        }
+        assert_eq!(declared(&headers), expected, "{lines:?}");
+    }
+
+    #[test]
+    fn json_is_declared_so() {
+        for good in [
+            "application/json",
+            "Application/JSON",
+            "application/json;charset=utf-8",
+            "application/json; charset=\"UTF-8\"",
+            "application/json ; q=1 ; charset=utf8;",
+            "application/problem+json",
+            "application/vnd.api+json; ext=\"https://example.com\"",
+            "text/x+json",
+        ] {
+            check(&[("content-type", good)], Declared::Json);
+        }
+    }
+
+    #[test]
+    fn anything_else_is_not() {
+        let other = Declared::Other;
+        check(&[], other);
+        for bad in [
+            "",
+            "json",
+            "text/plain",
+            "text/json",
+            "application/jsonp",
+            "application/json-seq",
+            "application/x-ndjson",
+            "application/json-patch+json",
+            "Application/JSON-Patch+JSON; charset=utf-8",
+            "application/json, application/json",
+            "application/json;charset=utf-16",
+            "application/json;charset=utf-8;charset=utf-16",
+            "application/json;charset=\"utf\\-8\"",
+            "application/json;charset",
+            "application/json;=x",
+            "application/json;charset=utf-8 x",
+            "application/json x",
+            "application//json",
+            "/json",
+            "multipart/form-data; boundary=+json",
+        ] {
+            check(&[("content-type", bad)], other);
+        }
+        check(
+            &[
+                ("content-type", "application/json"),
+                ("content-type", "application/json"),
+            ],
+            other,
+        );
+    }
+
+    #[test]
+    fn a_coding_is_seen_wherever_it_stands() {
+        for coding in ["gzip", "GZIP", "identity, br", "x", "identity;q=1"] {
+            check(
+                &[
+                    ("content-type", "application/json"),
+                    ("content-encoding", coding),
+                ],
+                Declared::Coded,
+            );
+        }
+        check(
+            &[
+                ("content-type", "application/json"),
+                ("content-encoding", "identity"),
+                ("content-encoding", "gzip"),
+            ],
+            Declared::Coded,
+        );
+        for none in ["identity", "Identity", "", "identity, identity"] {
+            check(
+                &[
+                    ("content-type", "application/json"),
+                    ("content-encoding", none),
+                ],
+                Declared::Json,
+            );
+        }
+    }
+}

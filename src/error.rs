@@ -1,0 +1,443 @@
+//! The one door by which errors leave: whose fault it was, and one mapping from a stable code to a status and an
+//! RFC 9457 problem document.
+//!
+//! Two texts, never mixed: the client reads the fixed `title` and `hint` of the [table](TABLE), the log gets the
+//! error's `note`. Neither ever holds a value, key, body, path or query of a request.
+
+use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{Response, StatusCode};
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use crate::audit::{RESULT, Reason, RequestId};
+use bytes::Bytes;
+
+/// Who has to do something about it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Fault {
+    /// The application: its request is refused as it stands.
+    Client,
+    /// The policy: the request is well-formed, and the policy says no.
+    Policy,
+    /// The service behind the agent.
+    Upstream,
+    /// The KMS, or what this agent may do there.
+    Keys,
+    /// This agent.
+    Internal,
+}
+
+impl Fault {
+    /// The word in logs and in the catalogue.
+    pub fn word(self) -> &'static str {
+        match self {
+            Fault::Client => "client",
+            Fault::Policy => "policy",
+            Fault::Upstream => "upstream",
+            Fault::Keys => "keys",
+            Fault::Internal => "internal",
+        }
+    }
+}
+
+/// One line of the [table](TABLE): everything that a client is told about a code.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Its number is this line's index in the table.
+    pub code: Code,
+    /// Stable: programs compare it. Letters, digits and `-` (a token of RFC 9651).
+    pub word: &'static str,
+    /// From 400 to 599.
+    pub status: u16,
+    /// Who has to act.
+    pub fault: Fault,
+    /// What is wrong, the same for every request (the problem document's `title`).
+    pub title: &'static str,
+    /// What to do about it.
+    pub hint: &'static str,
+}
+
+macro_rules! codes {
+    ($($code:ident $word:literal $status:literal $fault:ident $title:literal $hint:literal)*) => {
+        /// What went wrong, as a stable code. See [`TABLE`] for the words.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum Code { $(#[doc = $title] $code,)* }
+
+        /// The one table: code, word, status, fault, title, hint. In the order of [`Code`].
+        pub const TABLE: &[Row] = &[$(Row {
+            code: Code::$code, word: $word, status: $status, fault: Fault::$fault, title: $title, hint: $hint,
+        },)*];
+    };
+}
+
+codes! {
+    // The door: bytes of a head or of a chunked body that are refused before anything goes upstream.
+    RequestLine "request-line" 400 Client "The request line is malformed"
+        "Send METHOD, one space, the target, one space, HTTP/1.1. If the client speaks TLS here, use http:// for the agent's address."
+    Target "target" 400 Client "The request target is malformed"
+        "Percent-encode every character outside RFC 3986; send a path, or an absolute http URL."
+    TargetTooLong "target-too-long" 414 Client "The request target is over 16 KiB"
+        "Move long parameters into the body."
+    HttpVersion "http-version" 505 Client "This version of HTTP is not spoken here"
+        "Use HTTP/1.1, or turn HTTP/2 on for this listener; over TLS, HTTP/2 is negotiated (ALPN), never presumed."
+    LineEnding "line-ending" 400 Client "A line of the head does not end with CRLF"
+        "End each line with CR LF, and send neither alone."
+    ControlByte "control-byte" 400 Client "The head holds a control byte"
+        "Remove NUL and control bytes from the header values."
+    FieldName "field-name" 400 Client "A header name is malformed"
+        "Send a token and, directly behind it, a colon (RFC 9112 section 5.1)."
+    ObsFold "obs-fold" 400 Client "A header value is folded over several lines"
+        "Send each header on one line (RFC 9112 section 5.2)."
+    TooManyFields "too-many-fields" 431 Client "The head has over 100 header lines"
+        "Send fewer headers."
+    HeadTooLarge "head-too-large" 431 Client "The head is over 32 KiB"
+        "Send smaller headers; look at cookies first."
+    HostMissing "host-missing" 400 Client "The Host header is missing"
+        "Send exactly one Host header (RFC 9112 section 3.2)."
+    HostRepeated "host-repeated" 400 Client "There are several Host headers"
+        "Send exactly one Host header (RFC 9112 section 3.2)."
+    HostInvalid "host-invalid" 400 Client "The Host header is not a host and an optional port"
+        "Send a name or an address and an optional port: no user, no list, no path."
+    HostMismatch "host-mismatch" 400 Client "The target's authority is not that of the Host header"
+        "Send the same host in both, or only a path as target."
+    FramingConflict "framing-conflict" 400 Client "Content-Length and Transfer-Encoding are both present"
+        "Send one of them (RFC 9112 section 6.3)."
+    TransferCoding "transfer-coding" 400 Client "Transfer-Encoding is not exactly one `chunked`"
+        "Send `Transfer-Encoding: chunked` once, in HTTP/1.1, or a Content-Length."
+    ContentLength "content-length" 400 Client "Content-Length is repeated or not a plain number"
+        "Send one Content-Length of digits only, below 2^63."
+    FramingTwin "framing-twin" 400 Client "A header looks like a framing header but is none"
+        "Rename headers such as Content_Length and Transfer_Encoding: servers disagree about them."
+    ConnectionSpecific "connection-specific" 400 Client "The head has a field that HTTP/2 does not have"
+        "Leave out Connection, Keep-Alive, Proxy-Connection, Transfer-Encoding, Upgrade and any TE but `trailers` (RFC 9113 section 8.2.2)."
+    FieldValue "field-value" 400 Client "A header value begins or ends with white space"
+        "Send values without white space around them (RFC 9113 section 8.2.1)."
+    Chunk "chunk" 400 Client "The chunked body is malformed"
+        "Send chunks as in RFC 9112 section 7.1."
+    HeadTimeout "head-timeout" 408 Client "The head did not arrive in time"
+        "Send the whole head at once."
+    BodyTimeout "body-timeout" 408 Client "The body did not arrive in time"
+        "Send the body without long pauses."
+    BodyBroken "body-broken" 400 Client "The body ended early"
+        "Send as many bytes as Content-Length says."
+
+    // The road: requests that a gateway refuses.
+    Method "method" 405 Client "CONNECT and TRACE are not carried"
+        "Use another method; for CONNECT, a forward listener."
+    Expectation "expectation" 417 Client "The only known expectation is 100-continue"
+        "Remove the Expect header."
+    ConnectionField "connection-field" 400 Client "The Connection header names a field that must reach the upstream"
+        "Name only hop-by-hop fields in Connection (RFC 9110 section 7.6.1)."
+    Loop "loop" 508 Client "The request has passed this agent before"
+        "Point the upstream at the service, not at an agent."
+    Busy "busy" 503 Internal "The agent has as many requests in flight as it may have"
+        "Try again shortly; raise limits.in_flight if this is usual."
+
+    // Bodies that a rewriting route cannot take.
+    BodyTooLarge "body-too-large" 413 Client "The body is larger than this route holds"
+        "Send less, or raise limits.held_body."
+    ContentType "content-type" 415 Client "This route seals fields of JSON, and the body is not declared as JSON in UTF-8"
+        "Send Content-Type: application/json, without charset or with charset=utf-8."
+    ContentCoding "content-coding" 415 Client "This route seals fields, and the body has a content coding"
+        "Send the body without Content-Encoding."
+    NotJson "not-json" 400 Client "The body is not one strict JSON document in UTF-8"
+        "Send one JSON document as RFC 8259 has it, without a byte order mark."
+    TooDeep "too-deep" 400 Client "The JSON document is nested too deeply"
+        "Send fewer levels than the limit (128 unless configured)."
+    TooMany "too-many" 413 Client "The document has more classified values than one request may have"
+        "Split it into several requests."
+    ValueTooLong "value-too-long" 413 Client "A classified value is too long for a token"
+        "Send values of less than about 700 KB."
+
+    // What the policy says no to.
+    Unmatched "unmatched" 403 Policy "No route of the policy takes this request, and the policy rejects such requests"
+        "Add a route, or set `unmatched: report`."
+    PathAmbiguous "path-ambiguous" 400 Policy "The path has no single meaning"
+        "Send a path without encoded slashes, dot segments or double slashes."
+    MethodOverride "method-override" 400 Policy "A method-override header would take the request to another route than its method does"
+        "Send the request with the method that is meant, and without X-HTTP-Method-Override."
+    TenantMissing "tenant-missing" 400 Policy "The policy declares a tenant, and the request does not name exactly one"
+        "Send what the policy's `tenant` asks for."
+    Bind "bind" 422 Policy "A value that a rule binds is missing, repeated or of another type"
+        "Send the bound value as one string or integer."
+    TokenRefused "token-refused" 422 Policy "A token in the body does not belong where it stands"
+        "Send the value itself, or the token that was given for this very place."
+    Stray "stray" 422 Policy "A token stands where no rule seals"
+        "Send tokens only at sealed places, or set `stray: report`."
+    Unclaimed "unclaimed" 422 Policy "A value stands where no rule names it"
+        "Add a rule for it (`pass: true` if it may go), or set `unclaimed: report`."
+    Unevaluable "unevaluable" 422 Policy "The route's filters cannot be evaluated on this document"
+        "Send a document without duplicate names, lone surrogates or huge numbers."
+
+    // Keys.
+    KeysUnreachable "keys-unreachable" 503 Keys "No data key can be had: the KMS does not answer"
+        "Try again; see the agent's readiness."
+    KeysDenied "keys-denied" 503 Keys "No data key can be had: the KMS refuses"
+        "Ask the operator: this agent's right to the key, or the key, was withdrawn."
+    KeysMissing "keys-missing" 500 Keys "No such key is configured"
+        "Ask the operator: the policy names a key that the settings do not have."
+
+    // The upstream.
+    UpstreamForbidden "upstream-forbidden" 502 Upstream "The upstream's address is one that the agent never connects to"
+        "Ask the operator: link-local, metadata and the agent's own addresses are refused."
+    UpstreamRedirect "upstream-redirect" 502 Upstream "The upstream sends the client to another service, body and all, past the policy"
+        "Ask the operator: give that service a listener of its own, and let the application send there."
+    UpstreamUnresolved "upstream-unresolved" 502 Upstream "The upstream's name does not resolve"
+        "Ask the operator: check the upstream's URL and DNS."
+    UpstreamUnreachable "upstream-unreachable" 502 Upstream "The upstream refuses connections"
+        "Try again; is the upstream running?"
+    UpstreamConnectTimeout "upstream-connect-timeout" 504 Upstream "The upstream did not accept a connection in time"
+        "Try again; is the upstream reachable from here?"
+    UpstreamTls "upstream-tls" 502 Upstream "The TLS handshake with the upstream failed"
+        "Ask the operator: check the upstream's certificate and `tls.ca`."
+    UpstreamTimeout "upstream-timeout" 504 Upstream "The upstream did not answer in time"
+        "The request may have taken effect there; check before repeating it."
+    UpstreamBroken "upstream-broken" 502 Upstream "The upstream closed the connection or answered with something else than HTTP"
+        "The request may have taken effect there; check before repeating it."
+    UpstreamUnreadable "upstream-unreadable" 502 Upstream "The upstream's answer has fields to seal and cannot be read"
+        "Ask the operator: the route seals this answer, so it must be JSON, without coding, within the limit."
+    UpstreamRefused "upstream-refused" 502 Policy "The policy rejects the upstream's answer"
+        "Ask the operator: the log's record has the reason."
+
+    Internal "internal" 500 Internal "The agent failed"
+        "Report the request id to the operator."
+}
+
+impl Code {
+    /// This code's line of the table.
+    pub fn row(self) -> &'static Row {
+        &TABLE[self as usize]
+    }
+    /// The stable word.
+    pub fn word(self) -> &'static str {
+        self.row().word
+    }
+    /// The status that the client gets.
+    pub fn status(self) -> StatusCode {
+        StatusCode::from_u16(self.row().status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+    /// Who has to act.
+    pub fn fault(self) -> Fault {
+        self.row().fault
+    }
+    /// This error, with a note for the log.
+    pub fn because(self, note: impl Into<Cow<'static, str>>) -> Error {
+        Error {
+            code: self,
+            note: note.into(),
+            close: false,
+            retry_after: None,
+        }
+    }
+}
+
+/// A request that is not answered by the upstream: a code for everybody, and a note for the log alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    code: Code,
+    note: Cow<'static, str>,
+    close: bool,
+    retry_after: Option<Duration>,
+}
+
+impl Error {
+    /// What went wrong.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+    /// The log's text. May be empty; never holds a value of the request.
+    pub fn note(&self) -> &str {
+        &self.note
+    }
+    /// What records say of it.
+    pub fn reason(&self) -> Reason<'_> {
+        Reason {
+            code: self.code.word(),
+            fault: self.code.fault().word(),
+            note: &self.note,
+        }
+    }
+    /// The connection cannot go on behind this answer.
+    pub fn closing(mut self) -> Error {
+        self.close = true;
+        self
+    }
+
+    /// When to try again, where that is known better than from the code.
+    pub fn retry_after(mut self, after: Option<Duration>) -> Error {
+        self.retry_after = after;
+        self
+    }
+
+    /// The answer: an RFC 9457 problem document. The note is not in it.
+    pub fn answer(&self, request: RequestId) -> Response<Bytes> {
+        let row = self.code.row();
+        // Words, titles and hints are ours and hold nothing that JSON escapes (a test says so).
+        let document = format!(
+            "{{\"type\":\"urn:fieldveil:error:{word}\",\"title\":\"{title}\",\"status\":{status},\
+             \"detail\":\"{hint}\",\"code\":\"{word}\",\"request_id\":\"{request}\"}}\n",
+            word = row.word,
+            title = row.title,
+            status = row.status,
+            hint = row.hint,
+        );
+        let mut answer = Response::new(Bytes::from(document));
+        *answer.status_mut() = self.code.status();
+        let headers = answer.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Ok(result) = HeaderValue::from_str(&format!("refused={}", row.word)) {
+            headers.insert(RESULT, result);
+        }
+        if row.status == 503 {
+            headers.insert(RETRY_AFTER, HeaderValue::from(self.retry_seconds()));
+        }
+        if self.code == Code::Method {
+            headers.insert(
+                ALLOW,
+                HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+            );
+        }
+        if self.close {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+
+    /// Whole seconds, at least one. Overload passes quickly, an outage less so, a refusal only when somebody acts.
+    fn retry_seconds(&self) -> u64 {
+        match (self.retry_after, self.code) {
+            (Some(after), _) => (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1),
+            (None, Code::Busy) => 1,
+            (None, Code::KeysDenied) => 60,
+            (None, _) => 5,
+        }
+    }
+}
+
+impl From<Code> for Error {
+    fn from(code: Code) -> Error {
+        code.because("")
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code.word())?;
+        if !self.note.is_empty() {
+            write!(f, " ({})", self.note)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The catalogue as Markdown, made from the [table](TABLE): `docs/errors.md` is this text.
+pub fn catalogue() -> String {
+    let mut page = String::from(
+        "# Errors\n\n\
+         What the agent itself answers, as a problem document (RFC 9457, `application/problem+json`) with the members\n\
+         `type` (`urn:fieldveil:error:CODE`), `title`, `status`, `detail` (what to do), `code` and `request_id`. Codes are\n\
+         stable. An answer that the agent made carries `Fieldveil-Result: refused=CODE`; one of the upstream's never does.\n\
+         Statuses 503 carry `Retry-After`.\n\n\
+         This page is made from the table in `src/error.rs`; a test keeps them equal.\n\n\
+         | code | status | whose | what | what to do |\n|---|---|---|---|---|\n",
+    );
+    for row in TABLE {
+        page.push_str(&format!(
+            "| `{}` | {} | {} | {} | {} |\n",
+            row.word,
+            row.status,
+            row.fault.word(),
+            row.title,
+            row.hint
+        ));
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn the_table_is_in_the_order_of_the_codes_and_its_words_are_distinct_tokens() {
+        let mut words = HashSet::new();
+        for (index, row) in TABLE.iter().enumerate() {
+            assert_eq!(row.code as usize, index);
+            assert!(words.insert(row.word), "{} twice", row.word);
+            assert!(
+                row.word
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            );
+            assert!((400..600).contains(&row.status));
+            assert_eq!(row.code.status().as_u16(), row.status);
+            for text in [row.title, row.hint] {
+                assert!(!text.contains(['"', '\\', '|', '\n']), "{text}");
+                assert!(text.is_ascii());
+            }
+        }
+    }
+
+    /// Set `FIELDVEIL_BLESS=1` to write the page anew.
+    #[test]
+    fn the_catalogue_is_the_page_in_the_docs() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/errors.md");
+        if std::env::var_os("FIELDVEIL_BLESS").is_some() {
+            std::fs::write(path, catalogue()).expect("docs/errors.md is writable");
+        }
+        let page = std::fs::read_to_string(path).expect("docs/errors.md");
+        assert!(
+            page == catalogue(),
+            "docs/errors.md differs from the table; FIELDVEIL_BLESS=1 writes it"
+        );
+    }
+
+    #[test]
+    fn the_note_stays_with_the_log() {
+        let error = Code::TokenRefused.because("mismatch");
+        assert_eq!(error.to_string(), "token-refused (mismatch)");
+        let answer = error.answer(RequestId::from(7));
+        assert_eq!(answer.status(), 422);
+        assert_eq!(answer.headers()[CONTENT_TYPE], "application/problem+json");
+        let text = String::from_utf8(answer.body().to_vec()).expect("text");
+        assert!(!text.contains("mismatch"));
+        let document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(document["code"], "token-refused");
+        assert_eq!(document["type"], "urn:fieldveil:error:token-refused");
+        assert_eq!(document["status"], 422);
+        assert_eq!(document["request_id"], RequestId::from(7).to_string());
+    }
+
+    #[test]
+    fn a_known_time_is_rounded_up() {
+        for (millis, seconds) in [(0, "1"), (1, "1"), (1000, "1"), (1001, "2"), (30_000, "30")] {
+            let error =
+                Error::from(Code::KeysUnreachable).retry_after(Some(Duration::from_millis(millis)));
+            assert_eq!(
+                error.answer(RequestId::from(1)).headers()[RETRY_AFTER],
+                seconds
+            );
+        }
+    }
+
+    #[test]
+    fn unavailability_says_when_to_come_back() {
+        for row in TABLE {
+            let answer = Error::from(row.code).answer(RequestId::from(1));
+            assert_eq!(
+                answer.headers().contains_key(RETRY_AFTER),
+                row.status == 503,
+                "{}",
+                row.word
+            );
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The strict check of every request's bytes before hyper sees them.
+//!
+//! hyper puts some things right that must not be (bare LF, several Content-Length headers that agree, obs-text in odd
+//! places): a server behind us might read those differently. The door stands between the socket and hyper, follows
+//! heads and bodies ([`gate::Gate`]), and lets bytes through only when the head that they belong to is complete and
+//! clean. What it refuses never reaches hyper: a small clean stand-in request does, marked in the `Wire`, so that
+//! the one error door answers it with a problem document, in the order of pipelined requests, and closes.
+//!
+//! It never changes a byte that it lets through, and never looks into bodies beyond their framing.
+
+mod chunks;
+pub mod gate;
+pub(super) mod head;
+
+use crate::error::Code;
+use crate::listener::wire::{Expiry, Wire};
+use bytes::{Buf, BytesMut};
+use gate::{Gate, Place, Violation};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// What hyper gets in the place of a refused head.
+const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
+/// Bytes read at once behind an incomplete head.
+const READ_BYTES: usize = 4096;
+/// Bytes that a client may still send after an answer that it did not wait for.
+const LINGER_BYTES: usize = 1 << 20;
+
+/// A connection with the door before it.
+#[derive(Debug)]
+pub(super) struct Door<T> {
+    io: T,
+    gate: Gate,
+    /// Bytes kept back: `cleared` of them may go on, behind them stands the beginning of a head.
+    held: BytesMut,
+    cleared: usize,
+    wire: Arc<Wire>,
+    /// The client sends no more, or is not listened to any more.
+    ended: bool,
+    /// Our side is closed; so many bytes of the client's are dropped before the connection is.
+    lingering: Option<usize>,
+}
+
+impl<T> Door<T> {
+    /// `begun`: bytes of the connection that were read already.
+    pub(super) fn new(io: T, begun: BytesMut, wire: Arc<Wire>) -> Door<T> {
+        let mut door = Door {
+            io,
+            gate: Gate::default(),
+            held: begun,
+            cleared: 0,
+            wire,
+            ended: false,
+            lingering: None,
+        };
+        if !door.held.is_empty() {
+            door.judge();
+        }
+        door
+    }
+
+    /// Looks at what is held.
+    fn judge(&mut self) {
+        let found = self.gate.examine(&self.held);
+        self.cleared = found.cleared;
+        self.settle(found.violation);
+    }
+
+    /// Gives out what is cleared; true when there was something.
+    fn give(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        let take = self.cleared.min(buf.remaining());
+        buf.put_slice(&self.held[..take]);
+        self.held.advance(take);
+        self.cleared -= take;
+        take > 0
+    }
+
+    /// Keeps the wire in step with what the gate found.
+    fn settle(&mut self, violation: Option<Violation>) {
+        self.wire.heads_are(self.gate.heads());
+        self.wire.in_head(self.gate.place() == Place::Head);
+        match violation {
+            None => {}
+            Some(Violation::Head(code)) => self.stand_in(code),
+            Some(Violation::Body(code)) => self.wire.break_body(code),
+        }
+    }
+
+    /// The rest of what the client sent is dropped; hyper gets a request that stands for it.
+    fn stand_in(&mut self, code: Code) {
+        self.gate.shut();
+        self.held.truncate(self.cleared);
+        self.held.extend_from_slice(STAND_IN);
+        self.cleared = self.held.len();
+        self.wire.refuse_head(code);
+        self.wire.in_head(false);
+    }
+
+    /// Acts on what the connection's task found out about the client's pace.
+    fn expire(&mut self) {
+        match (self.wire.expired(), self.gate.place()) {
+            (Some(Expiry::Head), Place::Head) => self.stand_in(Code::HeadTimeout),
+            (Some(Expiry::Body), Place::Body) => {
+                self.gate.shut();
+                self.wire.break_body(Code::BodyTimeout);
+            }
+            (Some(Expiry::Idle), Place::Between) => {
+                self.gate.shut();
+                self.ended = true;
+            }
+            _ => {}
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Door<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let door = self.get_mut();
+        loop {
+            if door.give(buf) {
+                return Poll::Ready(Ok(()));
+            }
+            door.expire();
+            if door.gate.place() == Place::Refused {
+                // A stand-in waits to be given out; a broken body is an error; an idle end is an end.
+                if door.cleared > 0 {
+                    continue;
+                }
+                if door.ended {
+                    return Poll::Ready(Ok(()));
+                }
+                if door.wire.is_body_broken() {
+                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                }
+                return Poll::Pending;
+            }
+            if door.held.is_empty() {
+                // The usual way: straight into hyper's buffer, and what is not cleared is taken back out.
+                let before = buf.filled().len();
+                if Pin::new(&mut door.io).poll_read(cx, buf)?.is_pending() {
+                    door.wire.in_body(door.gate.place() == Place::Body);
+                    return Poll::Pending;
+                }
+                door.wire.in_body(false);
+                let input = &buf.filled()[before..];
+                if input.is_empty() {
+                    door.ended = true;
+                    return Poll::Ready(Ok(()));
+                }
+                let found = door.gate.examine(input);
+                door.held.extend_from_slice(&input[found.cleared..]);
+                buf.set_filled(before + found.cleared);
+                door.settle(found.violation);
+                if found.cleared > 0 {
+                    return Poll::Ready(Ok(()));
+                }
+            } else {
+                // More of a head that came in pieces.
+                let mut bytes = [0; READ_BYTES];
+                let mut more = ReadBuf::new(&mut bytes);
+                ready!(Pin::new(&mut door.io).poll_read(cx, &mut more))?;
+                if more.filled().is_empty() {
+                    door.ended = true;
+                    return Poll::Ready(Ok(()));
+                }
+                door.held.extend_from_slice(more.filled());
+                door.judge();
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Door<T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let door = self.get_mut();
+        let written = Pin::new(&mut door.io).poll_write(cx, buf);
+        door.wire.write_blocked(written.is_pending());
+        written
+    }
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let door = self.get_mut();
+        let written = Pin::new(&mut door.io).poll_write_vectored(cx, bufs);
+        door.wire.write_blocked(written.is_pending());
+        written
+    }
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+    /// Ends our side and then, if the client was cut off in the middle of something, drops what it goes on to send:
+    /// closing over unread bytes makes the kernel reset the connection, which may take the answer with it.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let door = self.get_mut();
+        if door.lingering.is_none() {
+            ready!(Pin::new(&mut door.io).poll_shutdown(cx))?;
+            if door.ended || door.gate.place() == Place::Between {
+                return Poll::Ready(Ok(()));
+            }
+            door.wire.closing();
+            door.lingering = Some(LINGER_BYTES);
+        }
+        let mut bytes = [0; READ_BYTES];
+        loop {
+            let mut scrap = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut door.io).poll_read(cx, &mut scrap))?;
+            match door
+                .lingering
+                .and_then(|left| left.checked_sub(scrap.filled().len()))
+            {
+                Some(left @ 1..) if !scrap.filled().is_empty() => door.lingering = Some(left),
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! What a connection's three parties share: the door reads the bytes, hyper calls the service, the connection's task
+//! keeps the time. Counts and moments only.
+
+use crate::error::Code;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a client may take for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// From accepting the connection, or from a later head's first byte, to the head's end.
+    pub head: Duration,
+    /// Between the end of an answer and the first byte of the next request.
+    pub idle: Duration,
+    /// For the next byte of a body that somebody waits for.
+    pub body: Duration,
+    /// For the client to take the next byte of an answer.
+    pub write: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience {
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            body: Duration::from_secs(30),
+            write: Duration::from_secs(60),
+        }
+    }
+}
+
+/// How long a client may go on sending after an answer that it did not wait for.
+pub(super) const LINGER: Duration = Duration::from_secs(2);
+
+/// Which patience has run out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expiry {
+    /// Nothing of the (next) request came: close in silence.
+    Idle,
+    /// A head was begun: 408.
+    Head,
+    /// A body was begun: 408.
+    Body,
+    /// The answer is not taken: drop the connection.
+    Write,
+    /// The client goes on sending after the last answer: drop the connection.
+    Linger,
+}
+
+/// One connection. Moments are microseconds since `born`, plus one; 0 is "not now".
+#[derive(Debug)]
+pub struct Wire {
+    born: Instant,
+    /// Heads that the door has let through, a refusal's stand-in among them.
+    heads: AtomicU64,
+    /// Requests that hyper has handed to the service.
+    served: AtomicU64,
+    /// Requests whose answer is complete or given up.
+    answered: AtomicU64,
+    idle_since: AtomicU64,
+    head_since: AtomicU64,
+    body_since: AtomicU64,
+    write_since: AtomicU64,
+    closing_since: AtomicU64,
+    /// Request number (from 1) and why its head is refused.
+    refused_head: OnceLock<(u64, Code)>,
+    /// Request number (from 1) and what broke its body.
+    broken_body: OnceLock<(u64, Code)>,
+    expired: OnceLock<Expiry>,
+}
+
+impl Wire {
+    /// `born`: when the connection was accepted.
+    pub fn since(born: Instant) -> Wire {
+        Wire {
+            born,
+            heads: AtomicU64::new(0),
+            served: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            idle_since: AtomicU64::new(0),
+            head_since: AtomicU64::new(0),
+            body_since: AtomicU64::new(0),
+            write_since: AtomicU64::new(0),
+            closing_since: AtomicU64::new(0),
+            refused_head: OnceLock::new(),
+            broken_body: OnceLock::new(),
+            expired: OnceLock::new(),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_micros()).unwrap_or(u64::MAX - 1) + 1
+    }
+
+    // --- the door -----------------------------------------------------------------------------------------------
+
+    pub(super) fn heads_are(&self, heads: u64) {
+        self.heads.store(heads, Relaxed);
+    }
+    /// A head's first bytes came, or (`false`) it is complete.
+    pub(super) fn in_head(&self, begun: bool) {
+        mark(&self.head_since, begun, || self.now());
+    }
+    /// Somebody waits for the client's body, or no longer.
+    pub(super) fn in_body(&self, waiting: bool) {
+        mark(&self.body_since, waiting, || self.now());
+    }
+    /// The client does not take bytes, or does again.
+    pub(super) fn write_blocked(&self, blocked: bool) {
+        mark(&self.write_since, blocked, || self.now());
+    }
+    /// Our side is closed; the client may read on for a while.
+    pub(super) fn closing(&self) {
+        mark(&self.closing_since, true, || self.now());
+    }
+    pub(super) fn refuse_head(&self, code: Code) {
+        let number = self.heads.fetch_add(1, Relaxed) + 1;
+        // The first refusal shuts the gate: there is no second one.
+        let _ = self.refused_head.set((number, code));
+    }
+    pub(super) fn break_body(&self, code: Code) {
+        let _ = self.broken_body.set((self.heads.load(Relaxed), code));
+    }
+    pub(super) fn is_body_broken(&self) -> bool {
+        self.broken_body.get().is_some()
+    }
+    pub(super) fn expired(&self) -> Option<Expiry> {
+        self.expired.get().copied()
+    }
+
+    // --- the service --------------------------------------------------------------------------------------------
+
+    /// The next request's number, from 1.
+    pub(super) fn serve(&self) -> u64 {
+        self.served.fetch_add(1, Relaxed) + 1
+    }
+    /// Why request `number` is refused: what the service got in its place is the door's stand-in.
+    pub(super) fn refusal(&self, number: u64) -> Option<Code> {
+        self.refused_head
+            .get()
+            .filter(|(refused, _)| *refused == number)
+            .map(|(_, code)| *code)
+    }
+    /// What broke the body of request `number`, if the client's bytes did.
+    pub(super) fn broken(&self, number: u64) -> Option<Code> {
+        self.broken_body
+            .get()
+            .filter(|(broken, _)| *broken == number)
+            .map(|(_, code)| *code)
+    }
+    pub(super) fn answered(&self) {
+        self.idle_since.store(self.now(), Relaxed);
+        self.answered.fetch_add(1, Relaxed);
+    }
+
+    // --- the connection's task ----------------------------------------------------------------------------------
+
+    /// When which patience ends, as things stand. `None`: nothing is asked of the client now.
+    pub(super) fn deadline(&self, patience: &Patience) -> Option<(Instant, Expiry)> {
+        let at = |since: u64, patience: Duration| {
+            self.born + Duration::from_micros(since - 1) + patience
+        };
+        let since = self.closing_since.load(Relaxed);
+        if since != 0 {
+            return Some((at(since, LINGER), Expiry::Linger));
+        }
+        let since = self.write_since.load(Relaxed);
+        if since != 0 {
+            return Some((at(since, patience.write), Expiry::Write));
+        }
+        if self.expired.get().is_some() {
+            return None;
+        }
+        let heads = self.heads.load(Relaxed);
+        if heads > self.answered.load(Relaxed) {
+            let since = self.body_since.load(Relaxed);
+            return (since != 0).then(|| (at(since, patience.body), Expiry::Body));
+        }
+        let since = self.head_since.load(Relaxed);
+        if since != 0 {
+            let begun = if heads == 0 { 1 } else { since };
+            return Some((at(begun, patience.head), Expiry::Head));
+        }
+        match heads {
+            0 => Some((self.born + patience.head, Expiry::Idle)),
+            _ => Some((
+                at(self.idle_since.load(Relaxed).max(1), patience.idle),
+                Expiry::Idle,
+            )),
+        }
+    }
+
+    pub(super) fn expire(&self, expiry: Expiry) {
+        let _ = self.expired.set(expiry);
+    }
+}
+
+/// Notes the moment when `on` begins; keeps it while it lasts.
+pub(super) fn mark(moment: &AtomicU64, on: bool, now: impl FnOnce() -> u64) {
+    match (on, moment.load(Relaxed)) {
+        (true, 0) => moment.store(now(), Relaxed),
+        (false, 1..) => moment.store(0, Relaxed),
+        _ => {}
+    }
+}

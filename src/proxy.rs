@@ -1,0 +1,271 @@
+//! The road: what happens to a request, on one page.
+//!
+//! [`Proxy::handle`] cannot fail, it answers. `carry` takes the request to the upstream and the answer back;
+//! where it fails, nothing more happens than that the client is told. `rewrite` is the three steps for either
+//! direction: plan (which spans, which keys), fetch (the only wait for keys), apply.
+//!
+//! It never looks into a body that no route takes, and never retries what was begun.
+
+mod directions;
+pub(crate) mod headers;
+mod keys;
+pub(crate) mod refusal;
+pub(crate) mod route;
+
+pub use keys::KeySource;
+
+use crate::audit::{Observe, RESULT, Record, Side};
+use crate::body::held::Room;
+use crate::body::{Arriving, Body};
+use crate::context::Circumstances;
+use crate::entropy;
+use crate::error::{Code, Error};
+use crate::policy::Policies;
+use crate::transform::{Rules, Tally, plan};
+use crate::upstream::Upstream;
+use bytes::Bytes;
+use http::{Request, Response, Version};
+use hyper::body::{Body as _, Incoming};
+use refusal::Failure;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+
+/// The road's bounds, for one listener.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a body that is held to be rewritten.
+    pub held_body: usize,
+    /// Bytes of all bodies that are held at a time, requests and answers together.
+    pub held_total: usize,
+    /// For the whole of a held request body to arrive.
+    pub held_for: Duration,
+    /// Requests at once; further ones are turned away (503).
+    pub in_flight: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            held_body: 8 << 20,
+            held_total: 256 << 20,
+            held_for: Duration::from_secs(60),
+            in_flight: 1024,
+        }
+    }
+}
+
+/// What the edge knows about a request's bytes.
+pub trait Exchange {
+    /// Why its head is refused: what came of it is then only a stand-in.
+    fn refusal(&self) -> Option<Code>;
+    /// What broke its body, if the client's own bytes did, or their absence.
+    fn broken(&self) -> Option<Code>;
+    /// How long the next piece of its body may take, where the edge does not watch for that itself.
+    fn pace(&self) -> Option<Duration>;
+    /// The user that sent it, where it came over a Unix socket.
+    fn peer_uid(&self) -> Option<u32>;
+}
+
+/// One listener's road to its upstream.
+pub struct Proxy {
+    listener: Arc<str>,
+    upstream: Upstream<Body>,
+    policies: RwLock<Arc<Policies>>,
+    keys: Arc<dyn KeySource>,
+    limits: Limits,
+    sink: Arc<dyn Observe>,
+    in_flight: Arc<Semaphore>,
+    room: Room,
+    /// Our entry in Via, by which a loop is seen.
+    pseudonym: headers::Pseudonym,
+}
+
+impl Proxy {
+    /// `listener`: its name, for records. `sink` is told of every access.
+    pub fn new(
+        listener: impl Into<Arc<str>>,
+        upstream: Upstream<Body>,
+        policies: Arc<Policies>,
+        keys: Arc<dyn KeySource>,
+        limits: Limits,
+        sink: Arc<dyn Observe>,
+    ) -> Proxy {
+        Proxy {
+            listener: listener.into(),
+            upstream,
+            policies: RwLock::new(policies),
+            keys,
+            limits,
+            sink,
+            room: Room::new(limits.held_total),
+            in_flight: Arc::new(Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS))),
+            pseudonym: headers::Pseudonym::new(),
+        }
+    }
+
+    /// From now on, these policies. Requests that have begun end under the ones that they began with.
+    pub fn enforce(&self, policies: Arc<Policies>) {
+        *self
+            .policies
+            .write()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) = policies;
+    }
+    /// The request permits, to see that all come back.
+    pub fn permits(&self) -> Arc<Semaphore> {
+        self.in_flight.clone()
+    }
+
+    /// Answers a request, come what may, and leaves a record of it.
+    pub async fn handle(
+        &self,
+        request: Request<Incoming>,
+        exchange: &impl Exchange,
+    ) -> Response<Body> {
+        let mut record = Record::open(
+            self.listener.clone(),
+            request.method().clone(),
+            self.sink.clone(),
+        );
+        let version = request.version();
+        let carried = match exchange.refusal() {
+            Some(code) => Err(Error::from(code).closing()),
+            None => self.carry(request, exchange, &mut record).await,
+        };
+        let mut answer = match carried {
+            Ok(mut answer) => {
+                if let Some(result) = record.result() {
+                    answer.headers_mut().insert(RESULT, result);
+                }
+                record.answered(answer.status().as_u16(), answer.body().known_len());
+                answer
+            }
+            Err(error) => {
+                let answer = error.answer(record.id()).map(Body::full);
+                record.refused(
+                    error.reason(),
+                    answer.status().as_u16(),
+                    answer.body().known_len(),
+                );
+                answer
+            }
+        };
+        if version == Version::HTTP_2 {
+            headers::multiplexed(answer.headers_mut());
+        }
+        answer
+    }
+
+    /// To the upstream and back.
+    async fn carry(
+        &self,
+        request: Request<Incoming>,
+        exchange: &impl Exchange,
+        record: &mut Record,
+    ) -> Result<Response<Body>, Error> {
+        // What can be refused by the head alone: the body is not asked for, and the connection closes over it.
+        let (mut head, body) = request.into_parts();
+        let version = head.version;
+        let body = Arriving::new(body, version).paced(exchange.pace());
+        record.request_bytes(body.size_hint().exact());
+        let pending = !body.is_end_stream();
+        let policies = self
+            .policies
+            .read()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .clone();
+        let early = |error: Error| if pending { error.closing() } else { error };
+        let permit = self
+            .in_flight
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| early(Code::Busy.into()))?;
+        if version == Version::HTTP_2 {
+            headers::join_cookies(&mut head.headers);
+        }
+        headers::arrive(&head.method, &mut head.headers, &self.pseudonym).map_err(early)?;
+        let way =
+            route::take(&policies, &head, self.upstream.authority(), record).map_err(early)?;
+
+        // Outward: nothing goes up before the whole body is known to be what the policy wants it to be.
+        let mut body = match &way {
+            Some(way) if !way.rules(Side::Request).is_empty() => {
+                self.outward(way, &mut head.headers, body, exchange, record)
+                    .await?
+            }
+            _ => self.pass(&mut head.headers, body, pending),
+        };
+        if way.as_ref().is_some_and(|way| way.rewrites(Side::Response)) {
+            headers::ask_for_readable(&mut head.headers);
+        }
+        let via = self.pseudonym.via(version);
+        headers::send(&mut head.headers, via, self.upstream.host());
+        if self.upstream.is_multiplexed() {
+            headers::send_multiplexed(&mut head.headers);
+        }
+        let method = head.method.clone();
+        head.extensions.clear();
+        let progress = body.progress();
+        let sent_some = !body.is_end_stream();
+        let request = Request::from_parts(head, body);
+        let sent = record.waiting(self.upstream.send(request, &progress)).await;
+        let sent = sent.map_err(|error| match progress.is_stalled() {
+            true => Error::from(Code::BodyTimeout).closing(),
+            false => blame(exchange, error),
+        });
+        let (mut head, body) = sent?.into_parts();
+        let body = Arriving::new(body, head.version);
+
+        // Back.
+        if head.status.is_informational() {
+            return Err(Code::UpstreamBroken.because("an upgrade that nobody asked for"));
+        }
+        head.version = Version::HTTP_11;
+        headers::back(&mut head.headers);
+        let led_away = headers::redirection(
+            &mut head.headers,
+            head.status,
+            &method,
+            self.upstream.authority(),
+        );
+        if led_away
+            && sent_some
+            && let Some(way) = &way
+            && way.route.request.seals()
+        {
+            way.refuse(Code::UpstreamRedirect.into(), record)?;
+        }
+        let body = match &way {
+            Some(way) if !way.rules(Side::Response).is_empty() => {
+                self.inward(way, &method, &mut head, body, record).await?
+            }
+            _ => Body::stream(body),
+        };
+        Ok(Response::from_parts(head, body.with(permit)))
+    }
+
+    /// Plan, fetch, apply. `None`: nothing is replaced.
+    async fn rewrite(
+        &self,
+        rules: &Rules,
+        body: &[u8],
+        circumstances: &Circumstances,
+    ) -> Result<(Option<Bytes>, Tally), Failure> {
+        let plan = plan(rules, body, circumstances)?;
+        if plan.is_unchanged() {
+            return Ok((None, plan.tally().clone()));
+        }
+        let ring = self.keys.fetch(plan.needs()).await?;
+        let mut out = Vec::new();
+        let tally = plan.apply(body, &ring, &mut entropy::fill, &mut out)?;
+        let replaced = !(tally.sealed.is_empty() && tally.opened.is_empty());
+        Ok((replaced.then(|| out.into()), tally))
+    }
+}
+
+/// What to answer when carrying failed: if the client's own bytes broke the body, that, and not what came of it.
+fn blame(exchange: &impl Exchange, error: Error) -> Error {
+    exchange
+        .broken()
+        .map_or(error, |code| Error::from(code).closing())
+}

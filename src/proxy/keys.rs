@@ -1,0 +1,41 @@
+//! What the road asks of the key room.
+
+use crate::dek::{Needs, Ring};
+use crate::error::{Code, Error};
+use crate::keys::{Failure as NoKey, Keys, KeysError};
+use crate::kms;
+use std::pin::Pin;
+
+/// Where keys come from. One call for each body; the answer is parallel to the needs.
+pub trait KeySource: Send + Sync {
+    /// Errors: a key that must seal cannot be had. Keys that open and cannot be had are in the ring, each with its reason.
+    fn fetch<'k>(
+        &'k self,
+        needs: &'k Needs,
+    ) -> Pin<Box<dyn Future<Output = Result<Ring, Error>> + Send + 'k>>;
+}
+
+impl KeySource for Keys {
+    fn fetch<'k>(
+        &'k self,
+        needs: &'k Needs,
+    ) -> Pin<Box<dyn Future<Output = Result<Ring, Error>> + Send + 'k>> {
+        Box::pin(async { Keys::fetch(self, needs).await.map_err(Error::from) })
+    }
+}
+
+/// The note names the key and the reason, both of which are the operator's words.
+impl From<KeysError> for Error {
+    fn from(error: KeysError) -> Error {
+        let code = match error.failure {
+            NoKey::Kms(kms::Failure::Unreachable) | NoKey::Crowded | NoKey::Closed => {
+                Code::KeysUnreachable
+            }
+            NoKey::Kms(_) => Code::KeysDenied,
+            NoKey::UnknownKey => Code::KeysMissing,
+            NoKey::TooMany => Code::TooMany,
+        };
+        code.because(error.to_string())
+            .retry_after(error.retry_after)
+    }
+}

@@ -1,0 +1,94 @@
+//! Why a body is not rewritten, in the words of the error table.
+
+use crate::audit::Side;
+use crate::body::held::Declared;
+use crate::dek::Unopened;
+use crate::error::{Code, Error};
+use crate::transform::Refusal;
+
+/// What stopped a rewriting.
+pub enum Failure {
+    /// The body, or the policy's view of it.
+    Body(Refusal),
+    /// The keys.
+    Keys(Error),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        Failure::Body(refusal)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Keys(error)
+    }
+}
+
+impl Failure {
+    /// The error, and, where it means that the body could not be read rather than that it is not wanted, the word for
+    /// that.
+    pub fn on(self, side: Side) -> (Error, Option<&'static str>) {
+        match self {
+            Failure::Keys(error) => (error, Some("keys")),
+            Failure::Body(refusal) => {
+                let readable = !matches!(
+                    refusal,
+                    Refusal::NotJson { .. } | Refusal::TooDeep { .. } | Refusal::Unevaluable { .. }
+                );
+                let error = match side {
+                    Side::Request => request_code(&refusal).because(note(&refusal)),
+                    Side::Response if matches!(refusal, Refusal::Unchecked { .. }) => {
+                        request_code(&refusal).because(note(&refusal))
+                    }
+                    Side::Response if readable => Code::UpstreamRefused.because(note(&refusal)),
+                    Side::Response => Code::UpstreamUnreadable.because(note(&refusal)),
+                };
+                (error, (!readable).then(|| refusal.word()))
+            }
+        }
+    }
+}
+
+fn request_code(refusal: &Refusal) -> Code {
+    match refusal {
+        Refusal::NotJson { .. } => Code::NotJson,
+        Refusal::TooDeep { .. } => Code::TooDeep,
+        Refusal::Bind { .. } => Code::Bind,
+        Refusal::Token { .. } => Code::TokenRefused,
+        Refusal::Unchecked { why, .. } => match why {
+            Unopened::OverBudget => Code::TooMany,
+            _ => Code::KeysUnreachable,
+        },
+        Refusal::Stray { .. } => Code::Stray,
+        Refusal::Unclaimed { .. } => Code::Unclaimed,
+        Refusal::TooLong { .. } => Code::ValueTooLong,
+        Refusal::Unevaluable { .. } => Code::Unevaluable,
+    }
+}
+
+/// For the log: the word, and where. Offsets and fixed phrases only.
+fn note(refusal: &Refusal) -> String {
+    let word = refusal.word();
+    match refusal {
+        Refusal::NotJson { offset, what } => format!("{word} at byte {offset}: {what}"),
+        Refusal::TooDeep { offset }
+        | Refusal::Token { offset }
+        | Refusal::Unchecked { offset, .. }
+        | Refusal::Stray { offset }
+        | Refusal::Unclaimed { offset }
+        | Refusal::TooLong { offset } => format!("{word} at byte {offset}"),
+        Refusal::Bind { name, what } => format!("{word} {name}: {what}"),
+        Refusal::Unevaluable { what } => format!("{word}: {what}"),
+    }
+}
+
+/// Why a request's declared type or coding keeps it from being read.
+pub fn of_request(declared: Declared) -> Option<Error> {
+    match declared {
+        Declared::Json => None,
+        Declared::Coded => Some(Code::ContentCoding.into()),
+        Declared::Other => Some(Code::ContentType.into()),
+    }
+}

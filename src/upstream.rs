@@ -1,0 +1,361 @@
+//! The service behind the agent: a pool of connections to it, HTTP/1.1 or HTTP/2, over TCP or TLS, and the addresses that are
+//! never connected to.
+//!
+//! Nothing that was begun is sent twice: only a request that a pooled connection closed on before its first byte was
+//! written is given to another connection.
+
+mod addresses;
+mod connect;
+mod tls;
+
+pub use addresses::OwnAddresses;
+pub use tls::Roots;
+
+use crate::error::{Code, Error};
+use crate::tls::Identity;
+use bytes::Bytes;
+use connect::{ConnectError, Connector};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Request, Response, Uri};
+use hyper::body::{Body, Incoming};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+/// Which version of HTTP an upstream is spoken to in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Speak {
+    /// HTTP/2 where TLS negotiates it (ALPN), HTTP/1.1 otherwise.
+    #[default]
+    Either,
+    /// HTTP/1.1 alone.
+    Http1,
+    /// HTTP/2 alone; over plain TCP by prior knowledge (RFC 9113 section 3.3).
+    Http2,
+}
+
+/// Bytes of an answer that an HTTP/2 upstream may send ahead of their being taken: on one stream, and on all.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Bytes of an answer's head, as HTTP/2 counts them (RFC 9113 section 6.5.2).
+const HEAD_BYTES_MAX: u32 = 64 << 10;
+/// An HTTP/2 connection that is silent for so long is asked for a sign of life, and then given up after so long.
+const PING_AFTER: Duration = Duration::from_secs(20);
+const PONG_WITHIN: Duration = Duration::from_secs(10);
+
+/// What one upstream is made with. [`Settings::new`] fills in all but the URL.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `http://host[:port]` or `https://host[:port]`, without a path.
+    pub url: Uri,
+    /// Used for https alone.
+    pub roots: Roots,
+    /// Shown to an upstream that asks for it (mutual TLS); used for https alone.
+    pub identity: Option<Identity>,
+    /// In which version of HTTP.
+    pub speak: Speak,
+    /// For name resolution, TCP and TLS together.
+    pub connect: Duration,
+    /// For the answer's head, counted anew while the request's body moves: a silent upstream is given up between once
+    /// and twice this time after the last frame.
+    pub response: Duration,
+    /// How long an unused connection is kept.
+    pub idle: Duration,
+    /// Unused connections that are kept.
+    pub idle_connections: usize,
+    /// Whether 127.0.0.0/8 and ::1 may be connected to. (The agent's own listeners never are.)
+    pub loopback: bool,
+}
+
+impl Settings {
+    /// System roots, no client certificate, either version, 5 s to connect, 60 s to answer, 512 idle connections for 50 s, loopback allowed.
+    pub fn new(url: Uri) -> Settings {
+        Settings {
+            url,
+            roots: Roots::System,
+            identity: None,
+            speak: Speak::Either,
+            connect: Duration::from_secs(5),
+            response: Duration::from_secs(60),
+            idle: Duration::from_secs(50),
+            idle_connections: 512,
+            loopback: true,
+        }
+    }
+}
+
+/// Why settings make no upstream. For the operator; it holds what the settings say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadSettings(pub String);
+
+impl std::fmt::Display for BadSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for BadSettings {}
+
+/// How much of a streaming request has been given out, in frames: asked for when the request itself is gone.
+#[derive(Clone, Debug, Default)]
+pub struct Progress(Option<Arc<Given>>);
+
+#[derive(Debug, Default)]
+struct Given {
+    frames: AtomicU64,
+    stalled: AtomicBool,
+}
+
+impl Progress {
+    /// Counts from now on.
+    pub fn counting() -> Progress {
+        Progress(Some(Arc::default()))
+    }
+    /// One more frame.
+    pub fn note(&self) {
+        if let Some(given) = &self.0 {
+            given.frames.fetch_add(1, Relaxed);
+        }
+    }
+    /// Its sender did not go on, and was given up.
+    pub fn stall(&self) {
+        if let Some(given) = &self.0 {
+            given.stalled.store(true, Relaxed);
+        }
+    }
+    /// Whether that happened.
+    pub fn is_stalled(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|given| given.stalled.load(Relaxed))
+    }
+    fn moved(&self) -> u64 {
+        self.0
+            .as_ref()
+            .map_or(0, |given| given.frames.load(Relaxed))
+    }
+}
+
+/// One upstream, for requests with bodies of type `B`.
+pub struct Upstream<B> {
+    client: Client<Connector, B>,
+    scheme: Scheme,
+    authority: Authority,
+    host: HeaderValue,
+    response: Duration,
+    /// The last connection was one of HTTP/2.
+    multiplexed: Arc<AtomicBool>,
+}
+
+// Derived, it would want bodies to be `Clone`.
+impl<B> Clone for Upstream<B> {
+    fn clone(&self) -> Upstream<B> {
+        Upstream {
+            client: self.client.clone(),
+            scheme: self.scheme.clone(),
+            authority: self.authority.clone(),
+            host: self.host.clone(),
+            response: self.response,
+            multiplexed: self.multiplexed.clone(),
+        }
+    }
+}
+
+impl<B> Upstream<B>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn StdError + Send + Sync>>,
+{
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// The URL is not plain http or https, or there are no roots to trust.
+    pub fn new(settings: Settings, own: OwnAddresses) -> Result<Upstream<B>, BadSettings> {
+        let bad = |what: &str| BadSettings(format!("upstream {}: {what}", settings.url));
+        let scheme = settings
+            .url
+            .scheme()
+            .filter(|s| **s == Scheme::HTTP || **s == Scheme::HTTPS);
+        let scheme = scheme
+            .cloned()
+            .ok_or_else(|| bad("the URL begins with http:// or https://"))?;
+        let authority = settings
+            .url
+            .authority()
+            .cloned()
+            .ok_or_else(|| bad("the URL has no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(bad("the URL has a user"));
+        }
+        if !matches!(
+            settings.url.path_and_query().map(PathAndQuery::as_str),
+            None | Some("/")
+        ) {
+            return Err(bad("the URL has a path"));
+        }
+        let tls = if scheme == Scheme::HTTPS {
+            Some(tls::config(&settings)?)
+        } else {
+            None
+        };
+        let host =
+            HeaderValue::from_str(authority.as_str()).map_err(|_| bad("the host is malformed"))?;
+        let multiplexed = Arc::new(AtomicBool::new(settings.speak == Speak::Http2));
+        let connector = Connector {
+            speak: settings.speak,
+            multiplexed: multiplexed.clone(),
+            tls: tls.map(|config| TlsConnector::from(Arc::new(config))),
+            connect: settings.connect,
+            loopback: settings.loopback,
+            own,
+        };
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(settings.idle)
+            .pool_max_idle_per_host(settings.idle_connections)
+            .timer(TokioTimer::new())
+            .http2_only(settings.speak == Speak::Http2)
+            .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .http2_max_header_list_size(HEAD_BYTES_MAX)
+            .http2_keep_alive_interval(PING_AFTER)
+            .http2_keep_alive_timeout(PONG_WITHIN)
+            // Only where the upstream turned from HTTP/2 to HTTP/1.1 since the last connection: see `is_multiplexed`.
+            .set_host(true)
+            .retry_canceled_requests(true)
+            .build(connector);
+        Ok(Upstream {
+            client,
+            scheme,
+            authority,
+            host,
+            response: settings.response,
+            multiplexed,
+        })
+    }
+
+    /// Host and port, as in the URL.
+    pub fn authority(&self) -> &str {
+        self.authority.as_str()
+    }
+    /// The Host header that goes with it.
+    pub fn host(&self) -> &HeaderValue {
+        &self.host
+    }
+
+    /// Whether the next request will likely go over HTTP/2: the last connection was one. (Which connection carries a
+    /// request, the pool alone knows.)
+    pub fn is_multiplexed(&self) -> bool {
+        self.multiplexed.load(Relaxed)
+    }
+
+    /// How long an answer's head may take, and then its body where it is held.
+    pub fn patience(&self) -> Duration {
+        self.response
+    }
+
+    /// The absolute URI of a request for `target`.
+    fn uri(&self, target: Option<&PathAndQuery>) -> Result<Uri, Error> {
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = Some(
+            target
+                .cloned()
+                .unwrap_or_else(|| PathAndQuery::from_static("/")),
+        );
+        Uri::from_parts(parts).map_err(|_| Code::Target.into())
+    }
+
+    /// Sends a request and waits for the answer's head; `progress` is that of its body. Dropping the future gives the
+    /// request up, and its connection.
+    ///
+    /// # Errors
+    /// One of the `upstream-*` codes: no connection was to be had, the upstream is silent, or it speaks something else.
+    pub async fn send(
+        &self,
+        mut request: Request<B>,
+        progress: &Progress,
+    ) -> Result<Response<Incoming>, Error> {
+        *request.uri_mut() = self.uri(request.uri().path_and_query())?;
+        // The pool's connections decide.
+        *request.version_mut() = http::Version::HTTP_11;
+        let mut answer = std::pin::pin!(self.client.request(request));
+        // The clock runs while nothing moves: a long upload is not a late answer.
+        let mut moved = progress.moved();
+        loop {
+            match timeout(self.response, &mut answer).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => return Err(failed(&error)),
+                Err(_) if progress.moved() != moved => moved = progress.moved(),
+                Err(_) => return Err(Code::UpstreamTimeout.into()),
+            }
+        }
+    }
+}
+
+/// What kept an answer from coming, as a code; the note says which step failed, and no more.
+fn failed(error: &hyper_util::client::legacy::Error) -> Error {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(refused) = cause.downcast_ref::<ConnectError>() {
+            return refused.0.clone();
+        }
+        if let Some(cause) = cause.downcast_ref::<hyper::Error>() {
+            // Of the two sides it was the client's that failed.
+            if cause.is_user() {
+                return Error::from(Code::BodyBroken).closing();
+            }
+            let note = if cause.is_parse() {
+                "the answer is not HTTP"
+            } else if cause.is_incomplete_message() || cause.is_closed() || cause.is_canceled() {
+                "closed before the answer's head"
+            } else {
+                "the connection or stream failed"
+            };
+            return Code::UpstreamBroken.because(note);
+        }
+        source = cause.source();
+    }
+    Code::UpstreamBroken.because("the connection failed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_that_make_no_upstream() {
+        for url in [
+            "ftp://example.com",
+            "http://user@example.com",
+            "http://example.com/base",
+            "/path",
+            "example.com",
+        ] {
+            let settings = Settings::new(url.parse().expect("parses"));
+            assert!(
+                Upstream::<http_body_util::Empty<Bytes>>::new(settings, OwnAddresses::default())
+                    .is_err(),
+                "{url}"
+            );
+        }
+        for pem in [
+            &b""[..],
+            b"nonsense",
+            b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        ] {
+            let mut settings = Settings::new("https://example.com".parse().expect("parses"));
+            settings.roots = Roots::Pem(pem.to_vec());
+            assert!(
+                Upstream::<http_body_util::Empty<Bytes>>::new(settings, OwnAddresses::default())
+                    .is_err()
+            );
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! One connection to the upstream: resolve, check the address, connect, speak TLS, all within one deadline.
+//!
+//! The address that was checked is the one that is connected to. No byte of a request goes out here.
+
+use super::Speak;
+use super::addresses::{OwnAddresses, forbidden_address};
+use crate::error::{Code, Error};
+use crate::tls::H2;
+use http::Uri;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use std::error::Error as StdError;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tower::Service;
+
+/// Why there is no connection; carries the error through the pool.
+#[derive(Debug)]
+pub(super) struct ConnectError(pub(super) Error);
+
+impl std::fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for ConnectError {}
+
+/// Resolves, checks, connects, and speaks TLS where the URL says so.
+#[derive(Clone)]
+pub(super) struct Connector {
+    pub(super) tls: Option<TlsConnector>,
+    pub(super) speak: Speak,
+    /// Told what the latest connection speaks.
+    pub(super) multiplexed: Arc<AtomicBool>,
+    /// For resolving, TCP and TLS together.
+    pub(super) connect: Duration,
+    /// Whether loopback addresses are connected to.
+    pub(super) loopback: bool,
+    pub(super) own: OwnAddresses,
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<Stream>;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<TokioIo<Stream>, ConnectError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connector = self.clone();
+        Box::pin(async move {
+            match timeout(connector.connect, connector.connect(&uri)).await {
+                Ok(Ok(stream)) => Ok(TokioIo::new(stream)),
+                Ok(Err(error)) => Err(ConnectError(error)),
+                Err(_) => Err(ConnectError(Code::UpstreamConnectTimeout.into())),
+            }
+        })
+    }
+}
+
+impl Connector {
+    async fn connect(&self, uri: &Uri) -> Result<Stream, Error> {
+        let deadline = Instant::now() + self.connect;
+        let host = uri.host().unwrap_or_default();
+        let host = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host);
+        let port = uri
+            .port_u16()
+            .unwrap_or(if self.tls.is_some() { 443 } else { 80 });
+        let found = lookup_host((host, port))
+            .await
+            .map_err(|_| Error::from(Code::UpstreamUnresolved))?;
+        let mut last = Code::UpstreamUnresolved.because("no address");
+        let found: Vec<SocketAddr> = found.collect();
+        for (tried, address) in found.iter().enumerate() {
+            // An address that swallows packets leaves the others their share of the time.
+            let share =
+                deadline.saturating_duration_since(Instant::now()) / (found.len() - tried) as u32;
+            match timeout(share, self.connect_to(*address)).await {
+                Ok(Ok(stream)) => return self.secure(stream, host).await,
+                Ok(Err(error)) => last = error,
+                Err(_) => last = Code::UpstreamConnectTimeout.into(),
+            }
+        }
+        Err(last)
+    }
+
+    async fn connect_to(&self, address: SocketAddr) -> Result<TcpStream, Error> {
+        let forbidden = |why| Err(Code::UpstreamForbidden.because(why));
+        if let Some(why) = forbidden_address(address.ip(), self.loopback) {
+            return forbidden(why);
+        }
+        if self.own.contains(address, false) {
+            return forbidden("own listener");
+        }
+        let unreachable =
+            |error: io::Error| Code::UpstreamUnreachable.because(error.kind().to_string());
+        let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+        // An address of one of this machine's own interfaces shows itself by being both ends. No byte was sent yet.
+        let here = stream
+            .local_addr()
+            .is_ok_and(|local| local.ip() == address.ip());
+        if here && self.own.contains(address, true) {
+            return forbidden("own listener");
+        }
+        stream.set_nodelay(true).map_err(unreachable)?;
+        Ok(stream)
+    }
+
+    async fn secure(&self, stream: TcpStream, host: &str) -> Result<Stream, Error> {
+        let Some(tls) = &self.tls else {
+            return Ok(Stream::Plain(stream));
+        };
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| Code::UpstreamTls.because("not a server name"))?;
+        let stream = tls.connect(name, stream).await.map_err(|error| {
+            // rustls' texts name certificates' problems and no data.
+            Code::UpstreamTls.because(error.to_string())
+        })?;
+        let multiplexed = stream.get_ref().1.alpn_protocol() == Some(H2);
+        if self.speak == Speak::Http2 && !multiplexed {
+            return Err(Code::UpstreamTls.because("the upstream does not negotiate HTTP/2"));
+        }
+        self.multiplexed.store(multiplexed, Relaxed);
+        Ok(Stream::Tls(Box::new(stream)))
+    }
+}
+
+/// A connection to the upstream.
+pub(super) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        match self {
+            Stream::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(H2) => {
+                Connected::new().negotiated_h2()
+            }
+            _ => Connected::new(),
+        }
+    }
+}
+
+macro_rules! either {
+    ($stream:expr, $inner:ident => $call:expr) => {
+        match $stream.get_mut() {
+            Stream::Plain($inner) => $call,
+            Stream::Tls($inner) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        either!(self, inner => Pin::new(inner).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, inner => Pin::new(inner).poll_write(cx, buf))
+    }
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, inner => Pin::new(inner).poll_write_vectored(cx, bufs))
+    }
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Stream::Plain(inner) => inner.is_write_vectored(),
+            Stream::Tls(inner) => inner.is_write_vectored(),
+        }
+    }
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, inner => Pin::new(inner).poll_flush(cx))
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, inner => Pin::new(inner).poll_shutdown(cx))
+    }
+}

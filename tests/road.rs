@@ -1,0 +1,26 @@
+//! The whole road in process, on port 0, with real sockets: raw clients, raw upstreams.
+
+#[path = "road/edges.rs"]
+mod edges;
+#[path = "road/floods.rs"]
+mod floods;
+#[path = "road/frames.rs"]
+mod frames;
+#[path = "road/framing.rs"]
+mod framing;
+#[path = "road/harness.rs"]
+mod harness;
+#[path = "heads/mod.rs"]
+mod heads;
+#[path = "road/life.rs"]
+mod life;
+#[path = "road/logs.rs"]
+mod logs;
+#[path = "road/multiplexed.rs"]
+mod multiplexed;
+#[path = "road/refused.rs"]
+mod refused;
+#[path = "road/rewriting.rs"]
+mod rewriting;
+#[path = "road/tls.rs"]
+mod tls;
