@@ -35,7 +35,14 @@
 //!
 //! Imports go downward only, and a test keeps it so.
 
+// The roof: commands, settings, and the one room that wires the others together.
+pub mod app;
+pub mod cli;
+pub mod rehearsal;
+pub mod settings;
+
 // The edges: where connections and operators come in.
+pub mod admin;
 pub mod listener;
 
 // The road.
@@ -47,6 +54,8 @@ pub mod upstream;
 
 // Beside it: what is recorded and counted.
 pub mod audit;
+pub mod metrics;
+pub mod telemetry;
 
 // The key room.
 pub mod arena;

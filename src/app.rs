@@ -1,0 +1,394 @@
+//! The one room that wires the others together: from settings to an agent that listens, and back to nothing.
+//!
+//! [`App::start`] reads what is to be read, binds what is to be bound, and returns a [`Running`] agent; [`Running::drain`]
+//! ends it in order. Whoever starts it (`fieldveil run`, the demonstration, a test) brings the runtime and the log. It has
+//! no part in what happens to a request.
+
+mod certificates;
+pub mod policies;
+mod prepare;
+mod secrets;
+mod trouble;
+mod warming;
+
+pub use trouble::StartError;
+
+use crate::admin::{self, Readiness};
+use crate::keys::{self, Keys};
+use crate::kms::Kms;
+use crate::listener::{self, Gauges, Listener, Patience, Socket};
+use crate::metrics::{Listening, Metrics, Reading};
+use crate::policy::Policies;
+use crate::proxy::{self, Proxy};
+use crate::settings::{self, Bind, Settings};
+use crate::tls::Identity;
+use crate::upstream::OwnAddresses;
+use prepare::{Prepared, prepare};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// The name of the check that fails from the moment an agent is told to end.
+const DRAINING: &str = "draining";
+
+/// What the caller has at hand, instead of what the settings name.
+#[derive(Default)]
+pub struct Given {
+    /// Instead of those of the settings.
+    pub policies: Option<Policies>,
+    /// KMSs by the names that the settings' keys use.
+    pub kms: Vec<(Arc<str>, Arc<dyn Kms>)>,
+    /// Lines of the log that were dropped, for the metrics.
+    pub lines_dropped: Option<Box<dyn Fn() -> u64 + Send + Sync>>,
+}
+
+/// The agent that is not running yet.
+pub struct App;
+
+impl App {
+    /// Starts an agent. When this returns, it listens; its keys are asked for in the background, and `/readyz` tells.
+    ///
+    /// # Errors
+    /// What is wrong with settings, policies or keys, or that an address is taken. Then nothing is left running.
+    pub async fn start(settings: Settings, given: Given) -> Result<Running, StartError> {
+        // Files and passphrases first, off the async threads.
+        let own = OwnAddresses::default();
+        let known_to_upstreams = own.clone();
+        let prepared = tokio::task::spawn_blocking(move || {
+            let mut given = given;
+            let prepared = prepare(&settings, &mut given, &known_to_upstreams)?;
+            Ok::<_, StartError>((settings, given, prepared))
+        });
+        let (settings, given, prepared) = prepared
+            .await
+            .map_err(|error| StartError::System("the start was cut off", error.into()))??;
+
+        // Then all sockets, so that a taken port ends it before a request is accepted. The data path knows them.
+        let sockets = Sockets::bind(&settings, &own).await?;
+
+        // Then what runs.
+        Running::begin(&settings, given, prepared, sockets)
+    }
+}
+
+struct Sockets {
+    /// In the order of the settings' listeners.
+    listeners: Vec<Socket>,
+    admin: Option<TcpListener>,
+    probes: Option<TcpListener>,
+}
+
+impl Sockets {
+    async fn bind(settings: &Settings, own: &OwnAddresses) -> Result<Sockets, StartError> {
+        let mut listeners = Vec::with_capacity(settings.listeners.len());
+        for listener in &settings.listeners {
+            let who = format!("listener {}", listener.name);
+            listeners.push(match &listener.bind {
+                Bind::Tcp(address) => Socket::Tcp(bind(who, *address, own).await?),
+                Bind::Unix { path, mode } => {
+                    Socket::unix(path, *mode).map_err(|error| StartError::Path {
+                        who,
+                        path: path.clone(),
+                        error,
+                    })?
+                }
+            });
+        }
+        let admin = match &settings.admin {
+            Some(admin) => Some(bind("admin".to_owned(), admin.bind, own).await?),
+            None => None,
+        };
+        let probes = match settings.probes {
+            Some(address) => Some(bind("probes".to_owned(), address, own).await?),
+            None => None,
+        };
+        Ok(Sockets {
+            listeners,
+            admin,
+            probes,
+        })
+    }
+}
+
+async fn bind(
+    who: String,
+    address: SocketAddr,
+    own: &OwnAddresses,
+) -> Result<TcpListener, StartError> {
+    let bound = async {
+        let socket = TcpListener::bind(address).await?;
+        own.add(socket.local_addr()?);
+        Ok(socket)
+    };
+    bound.await.map_err(|error| StartError::Address {
+        who,
+        address,
+        error,
+    })
+}
+
+/// An agent that runs. Dropped, it stops at once, in the middle of whatever it is doing.
+pub struct Running {
+    listeners: Vec<(Arc<str>, SocketAddr)>,
+    admin: Option<SocketAddr>,
+    probes: Option<SocketAddr>,
+    readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
+    keys: Keys,
+    draining: watch::Sender<bool>,
+    stopping: watch::Sender<bool>,
+    serving: JoinSet<()>,
+    showing: JoinSet<()>,
+    background: JoinSet<()>,
+}
+
+impl Running {
+    fn begin(
+        settings: &Settings,
+        given: Given,
+        prepared: Prepared,
+        sockets: Sockets,
+    ) -> Result<Running, StartError> {
+        let Prepared {
+            policies,
+            keys,
+            arena,
+            random,
+            upstreams,
+            identities,
+            certificates,
+            token,
+        } = prepared;
+        let metrics = Arc::new(Metrics::new());
+        let names: Vec<Arc<str>> = keys.iter().map(|key| Arc::clone(&key.name)).collect();
+        let mut room = keys::Settings::new(keys, arena, random);
+        room.keys_per_body_max = settings.limits.keys_per_body;
+        room.observe = Arc::new(metrics.calls());
+        let keys = Keys::new(room).map_err(|error| {
+            StartError::Settings(
+                error.to_string(),
+                "correct `keys` in the settings".to_owned(),
+            )
+        })?;
+
+        let readiness = Arc::new(Readiness::default());
+        readiness.pass("policy");
+        readiness.pass(DRAINING);
+        let (draining, drain) = watch::channel(false);
+        let (stopping, stop) = watch::channel(false);
+        let mut running = Running {
+            listeners: Vec::new(),
+            admin: None,
+            probes: None,
+            readiness: Arc::clone(&readiness),
+            metrics: Arc::clone(&metrics),
+            keys: keys.clone(),
+            draining,
+            stopping,
+            serving: JoinSet::new(),
+            showing: JoinSet::new(),
+            background: JoinSet::new(),
+        };
+
+        let mut gauges: Vec<(Arc<str>, Arc<Gauges>)> = Vec::new();
+        for (listener, socket) in settings.listeners.iter().zip(sockets.listeners) {
+            let name = &listener.name;
+            let upstream = upstreams.get(&listener.upstream).cloned().ok_or_else(|| {
+                StartError::Settings(
+                    format!(
+                        "the listener `{name}` has no upstream `{}`",
+                        listener.upstream
+                    ),
+                    "correct `listeners` in the settings".to_owned(),
+                )
+            })?;
+            let limits = proxy::Limits {
+                held_body: settings.limits.held_body,
+                held_total: settings.limits.held_total,
+                in_flight: settings.limits.in_flight,
+                ..proxy::Limits::default()
+            };
+            let accesses = Arc::new(metrics.accesses(name, &policies));
+            let room = Arc::new(keys.clone());
+            let proxy = Proxy::new(
+                Arc::clone(name),
+                upstream,
+                Arc::clone(&policies),
+                room,
+                limits,
+                accesses,
+            );
+            let serving = listening(settings, listener, &identities);
+            let serving = Listener::new(socket, Arc::new(proxy), serving).map_err(|error| {
+                StartError::Settings(
+                    error.to_string(),
+                    format!("correct `tls` of the listener `{name}`"),
+                )
+            })?;
+            let address = serving.address();
+            let shown = address.map_or(listener.bind.to_string(), |address| address.to_string());
+            tracing::info!(
+                listener = &**name,
+                address = %shown,
+                upstream = &*listener.upstream,
+                "listening"
+            );
+            gauges.push((Arc::clone(name), serving.gauges()));
+            running
+                .listeners
+                .extend(address.map(|address| (Arc::clone(name), address)));
+            running.serve(name, serving, drain.clone());
+        }
+
+        let refused = certificates::Refused::default();
+        if !certificates.is_empty() {
+            running
+                .background
+                .spawn(certificates::watch(certificates, Arc::clone(&refused)));
+        }
+        let (ready, dropped) = (Arc::clone(&readiness), given.lines_dropped);
+        metrics.watch(keys.clone(), move || Reading {
+            listeners: gauges
+                .iter()
+                .map(|(name, gauges)| Listening {
+                    name: Arc::clone(name),
+                    connections: gauges.connections(),
+                    requests: gauges.requests(),
+                })
+                .collect(),
+            ready: ready.is_ready(),
+            lines_dropped: dropped.as_ref().map_or(0, |dropped| dropped()),
+            certificates_refused: refused.load(Relaxed),
+        });
+
+        let face = |admin| admin::Face {
+            readiness: Arc::clone(&readiness),
+            metrics: Arc::clone(&metrics),
+            admin,
+        };
+        if let Some(socket) = sockets.probes {
+            running.probes = Some(running.show("probes", socket, face(None), stop.clone())?);
+        }
+        if let (Some(socket), Some(token)) = (sockets.admin, token) {
+            let face = face(Some((token, keys.clone())));
+            running.admin = Some(running.show("admin", socket, face, stop)?);
+        }
+        for name in names {
+            running
+                .background
+                .spawn(warming::warm(keys.clone(), name, Arc::clone(&readiness)));
+        }
+        Ok(running)
+    }
+
+    fn serve(&mut self, name: &Arc<str>, listener: Listener, drain: watch::Receiver<bool>) {
+        let check: Arc<str> = format!("listener:{name}").into();
+        self.readiness.pass(Arc::clone(&check));
+        let over = Over {
+            check,
+            readiness: Arc::clone(&self.readiness),
+        };
+        self.serving.spawn(async move {
+            listener.serve(drain).await;
+            drop(over);
+        });
+    }
+
+    fn show(
+        &mut self,
+        who: &'static str,
+        socket: TcpListener,
+        face: admin::Face,
+        stop: watch::Receiver<bool>,
+    ) -> Result<SocketAddr, StartError> {
+        let failed = |error| StartError::System("a socket", error);
+        let server = admin::Server::new(socket, face).map_err(failed)?;
+        let address = server.local_addr().map_err(failed)?;
+        tracing::info!(listener = who, %address, "listening");
+        self.showing.spawn(server.serve(stop));
+        Ok(address)
+    }
+
+    /// Names and addresses of the listeners, as they were bound. One on a Unix socket has no address.
+    pub fn listeners(&self) -> &[(Arc<str>, SocketAddr)] {
+        &self.listeners
+    }
+
+    /// Where the admin API is.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// Where the probes are.
+    pub fn probes(&self) -> Option<SocketAddr> {
+        self.probes
+    }
+
+    /// What stands in the way of readiness.
+    pub fn readiness(&self) -> &Arc<Readiness> {
+        &self.readiness
+    }
+
+    /// What was counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The key room.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Ends in order: not ready any more, no new connections, the requests in flight finish (for `limits.drain` at
+    /// most), the key room closes. Probes and the admin API go last. Nothing of it runs any more when this returns.
+    pub async fn drain(mut self) {
+        self.readiness
+            .block(DRAINING, "told to end; what is in flight may finish");
+        tracing::info!("draining");
+        // Nobody listens any more only if nothing runs any more.
+        let _ = self.draining.send(true);
+        while self.serving.join_next().await.is_some() {}
+        self.background.shutdown().await;
+        self.keys.close().await;
+        let _ = self.stopping.send(true);
+        while self.showing.join_next().await.is_some() {}
+        tracing::info!("ended");
+    }
+}
+
+/// Says that a listener is gone, however it went.
+struct Over {
+    check: Arc<str>,
+    readiness: Arc<Readiness>,
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.readiness
+            .block(Arc::clone(&self.check), "it does not listen any more");
+    }
+}
+
+fn listening(
+    settings: &Settings,
+    listener: &settings::Listener,
+    identities: &HashMap<Arc<str>, Identity>,
+) -> listener::Settings {
+    let limits = &settings.limits;
+    listener::Settings {
+        connections: limits.connections,
+        patience: Patience {
+            head: limits.head_timeout,
+            idle: limits.idle_timeout,
+            ..Patience::default()
+        },
+        drain: limits.drain,
+        tls: identities.get(&listener.name).cloned(),
+        http2: listener.http2,
+        streams: limits.streams,
+    }
+}

@@ -1,0 +1,242 @@
+//! Everything of a start that touches files or stretches passphrases, before anything listens. Blocking: not for an async
+//! thread.
+
+use super::certificates::Certificate;
+use super::{Given, StartError, policies, secrets};
+use crate::admin::Token;
+use crate::arena::Arena;
+use crate::body::Body;
+use crate::dek::Scope;
+use crate::keys::Terms;
+use crate::keys::{Binding, KeySettings, TERMS};
+use crate::kms::keyring::Keyring;
+use crate::kms::{Answer, Kms, Random, Unwrapped, os_random};
+use crate::policy::{Policies, Policy};
+use crate::settings::{self, Ca, Kek, PolicySource, Settings, TlsFiles};
+use crate::tls::Identity;
+use crate::upstream::{self, OwnAddresses, Roots, Speak, Upstream};
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+/// What a start needs of files and secrets.
+pub struct Prepared {
+    pub policies: Arc<Policies>,
+    pub keys: Vec<KeySettings>,
+    pub arena: Arena,
+    pub random: Random,
+    /// By name.
+    pub upstreams: HashMap<Arc<str>, Upstream<Body>>,
+    /// Of the listeners that have TLS, by name.
+    pub identities: HashMap<Arc<str>, Identity>,
+    /// Everything in force that came from files that may change.
+    pub certificates: Vec<Certificate>,
+    pub token: Option<Token>,
+}
+
+/// Reads and checks everything; the first thing that is wrong ends it, but all findings of a kind come together.
+pub fn prepare(
+    settings: &Settings,
+    given: &mut Given,
+    own: &OwnAddresses,
+) -> Result<Prepared, StartError> {
+    let policies = match given.policies.take() {
+        Some(policies) => policies,
+        None => load(settings)?,
+    };
+    let mut certificates = Vec::new();
+    let mut certified = |who: String, files: &Option<TlsFiles>| {
+        let Some(files) = files else {
+            return Ok(None);
+        };
+        let certificate = Certificate::read(who, files.clone())?;
+        let identity = certificate.identity();
+        certificates.push(certificate);
+        Ok::<_, StartError>(Some(identity))
+    };
+    let mut upstreams = HashMap::new();
+    for one in &settings.upstreams {
+        let identity = certified(format!("upstream {}", one.name), &one.identity)?;
+        let built = upstream(one, identity, settings, own)?;
+        upstreams.insert(Arc::clone(&one.name), built);
+    }
+    let mut identities = HashMap::new();
+    for one in &settings.listeners {
+        if let Some(identity) = certified(format!("listener {}", one.name), &one.tls)? {
+            identities.insert(Arc::clone(&one.name), identity);
+        }
+    }
+    let arena = Arena::new().map_err(|error| StartError::System("no memory for keys", error))?;
+    let random = os_random();
+    let named = settings.keys_for(&policies.keys())?;
+    let kmss = kmss(settings, &named, given, &arena, &random)?;
+    let keys = named
+        .iter()
+        .map(|key| bind(key, &kmss))
+        .collect::<Result<_, _>>()?;
+    let token = settings
+        .admin
+        .as_ref()
+        .map(|admin| secrets::token(admin, &random))
+        .transpose()?;
+    Ok(Prepared {
+        policies: Arc::new(policies),
+        keys,
+        arena,
+        random,
+        upstreams,
+        identities,
+        certificates,
+        token,
+    })
+}
+
+fn load(settings: &Settings) -> Result<Policies, StartError> {
+    match &settings.policy {
+        PolicySource::Directory(directory) => Ok(policies::load(
+            std::slice::from_ref(directory),
+            settings.environment.as_deref(),
+        )?),
+        PolicySource::Flags { seal, open } => {
+            Ok(Policies::new(vec![Policy::from_flags(seal, open)?])?)
+        }
+    }
+}
+
+fn upstream(
+    one: &settings::Upstream,
+    identity: Option<Identity>,
+    settings: &Settings,
+    own: &OwnAddresses,
+) -> Result<Upstream<Body>, StartError> {
+    let wrong = |what: String| {
+        StartError::Settings(
+            what,
+            format!("correct the upstream `{}` in the settings", one.name),
+        )
+    };
+    let url = one
+        .url
+        .to_string()
+        .parse()
+        .map_err(|_| wrong(format!("{} is no URL", one.url)))?;
+    let mut built = upstream::Settings::new(url);
+    built.identity = identity;
+    built.speak = match one.speak {
+        settings::Speak::Auto => Speak::Either,
+        settings::Speak::Http1 => Speak::Http1,
+        settings::Speak::Http2 => Speak::Http2,
+    };
+    built.connect = one.connect;
+    built.response = one.response;
+    built.loopback = settings.limits.loopback_upstreams;
+    if let Ca::File(file) = &one.ca {
+        let read = |error: io::Error| wrong(format!("{}: cannot be read: {error}", file.display()));
+        built.roots = Roots::Pem(std::fs::read(file).map_err(read)?);
+    }
+    Upstream::new(built, own.clone()).map_err(|error| wrong(error.to_string()))
+}
+
+/// The KMSs that the keys name, opened.
+fn kmss(
+    settings: &Settings,
+    keys: &[settings::Key],
+    given: &Given,
+    arena: &Arena,
+    random: &Random,
+) -> Result<HashMap<Arc<str>, Arc<dyn Kms>>, StartError> {
+    let mut opened: HashMap<Arc<str>, Arc<dyn Kms>> = given.kms.iter().cloned().collect();
+    for kms in settings
+        .kms
+        .iter()
+        .filter(|kms| !given.kms.iter().any(|(name, _)| *name == kms.name))
+    {
+        let of_all = keys
+            .iter()
+            .flat_map(|key| std::iter::once(&key.seal_with).chain(&key.open_also));
+        let mut keks: Vec<&str> = of_all
+            .filter(|kek| kek.kms == kms.name)
+            .map(|kek| &*kek.kek)
+            .collect();
+        keks.sort_unstable();
+        keks.dedup();
+        // What no key names is not opened either: nothing would ever ask it.
+        if !keks.is_empty() {
+            let keyring = secrets::keyring(kms, &keks, arena, random)?;
+            let named = Named {
+                name: Arc::clone(&kms.name),
+                keyring,
+            };
+            opened.insert(Arc::clone(&kms.name), Arc::new(named));
+        }
+    }
+    Ok(opened)
+}
+
+fn bind(
+    key: &settings::Key,
+    kmss: &HashMap<Arc<str>, Arc<dyn Kms>>,
+) -> Result<KeySettings, StartError> {
+    let binding = |kek: &Kek| match kmss.get(&kek.kms) {
+        Some(kms) => Ok(Binding {
+            kms: Arc::clone(kms),
+            kek: kek.kek.to_string(),
+        }),
+        None => Err(StartError::Settings(
+            format!(
+                "the key `{}` is at the KMS `{}`, and there is none of this name",
+                key.name, kek.kms
+            ),
+            "correct `keys` or `kms` in the settings".to_owned(),
+        )),
+    };
+    Ok(KeySettings {
+        name: Arc::clone(&key.name),
+        seal_with: vec![binding(&key.seal_with)?],
+        open_also: key
+            .open_also
+            .iter()
+            .map(binding)
+            .collect::<Result<_, _>>()?,
+        terms: Terms {
+            lease: key.lease,
+            grace: key.grace,
+            rotate: key.rotate,
+            ..TERMS
+        },
+    })
+}
+
+/// A keyring under the name that the settings give it, which may differ from the one in its keys' identity.
+struct Named {
+    name: Arc<str>,
+    keyring: Keyring,
+}
+
+impl Kms for Named {
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn uri(&self, kek: &str) -> String {
+        self.keyring.uri(kek)
+    }
+    fn authenticates_context(&self) -> bool {
+        self.keyring.authenticates_context()
+    }
+    fn wrap<'a>(
+        &'a self,
+        kek: &'a str,
+        dek: &'a [u8; 32],
+        scope: &'a Scope,
+    ) -> Answer<'a, Vec<u8>> {
+        self.keyring.wrap(kek, dek, scope)
+    }
+    fn unwrap<'a>(
+        &'a self,
+        kek: &'a str,
+        blob: &'a [u8],
+        scope: &'a Scope,
+    ) -> Answer<'a, Unwrapped> {
+        self.keyring.unwrap(kek, blob, scope)
+    }
+}

@@ -1,0 +1,142 @@
+//! `fieldveil run`: an agent from settings, until it is told to end.
+//!
+//! SIGTERM and SIGINT end it in order; a second one at once.
+
+use super::{Exit, Output, RunArgs, colour, trouble};
+use crate::app::{App, Given, Running, StartError};
+use crate::settings::{LogFormat, LogLevel, Settings};
+use crate::telemetry;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+
+/// Bytes of a settings file that are read at most.
+const SETTINGS_BYTES_MAX: u64 = 1 << 20;
+/// How long what still blocks a thread may take when everything else has ended.
+const LAST_THREADS: Duration = Duration::from_millis(500);
+
+/// Runs an agent to its end.
+pub fn run(args: RunArgs, output: Output) -> Exit {
+    let is_set = |variable: &str| std::env::var_os(variable).is_some_and(|value| !value.is_empty());
+    let settings = match Settings::load(&args.overrides(is_set), read) {
+        Ok(settings) => settings,
+        Err(found) => return trouble::not_started(&StartError::Findings(found), output),
+    };
+    let lines = match telemetry::start(log(&settings)) {
+        Ok(lines) => lines,
+        Err(error) => return trouble::not_started(&StartError::System("no log", error), output),
+    };
+    raise_file_limit();
+    let given = Given {
+        lines_dropped: Some(Box::new(lines.dropped())),
+        ..Given::default()
+    };
+    on_a_runtime(output, async {
+        let mut signals = Signals::new()?;
+        tokio::select! {
+            biased;
+            () = signals.next() => Ok(Exit::Success),
+            started = App::start(settings, given) => Ok(signals.run(started?).await),
+        }
+    })
+}
+
+/// Runs this to its end on a runtime of its own; why it did not start is told.
+pub(super) fn on_a_runtime(
+    output: Output,
+    story: impl Future<Output = Result<Exit, StartError>>,
+) -> Exit {
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return trouble::not_started(&StartError::System("no threads", error), output);
+        }
+    };
+    let ended = runtime.block_on(story);
+    runtime.shutdown_timeout(LAST_THREADS);
+    ended.unwrap_or_else(|error| trouble::not_started(&error, output))
+}
+
+/// The signals that end the program.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on they do not end it by themselves. Errors: the system refuses.
+    pub fn new() -> Result<Signals, StartError> {
+        let listen = |kind| signal(kind).map_err(|error| StartError::System("signals", error));
+        Ok(Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    /// One of them came.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// Lets an agent run until the first, and end until the second.
+    pub async fn run(&mut self, running: Running) -> Exit {
+        self.next().await;
+        tokio::select! {
+            () = running.drain() => Exit::Success,
+            () = self.next() => {
+                tracing::warn!("told twice to end: what was in flight is cut off");
+                Exit::Interrupted
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    file.take(SETTINGS_BYTES_MAX + 1)
+        .read_to_string(&mut text)?;
+    if text.len() as u64 > SETTINGS_BYTES_MAX {
+        return Err(io::Error::other(format!(
+            "it is over {SETTINGS_BYTES_MAX} bytes long"
+        )));
+    }
+    Ok(text)
+}
+
+fn log(settings: &Settings) -> telemetry::Settings {
+    telemetry::Settings {
+        json: settings.log.format == LogFormat::Json,
+        level: match settings.log.level {
+            LogLevel::Error => LevelFilter::ERROR,
+            LogLevel::Warn => LevelFilter::WARN,
+            LogLevel::Info => LevelFilter::INFO,
+            LogLevel::Debug => LevelFilter::DEBUG,
+            LogLevel::Trace => LevelFilter::TRACE,
+        },
+        colour: colour(&io::stderr()),
+    }
+}
+
+/// Each connection is one file for the application and perhaps one for the upstream; many systems allow a process 1024
+/// unless it asks for what it may have.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    );
+    if let Err(error) = raised {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}

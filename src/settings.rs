@@ -1,0 +1,468 @@
+//! Where this agent stands: listeners, upstreams, KMSs, keys, limits. Flags go over environment over file over defaults.
+//!
+//! What was written becomes [`Settings`] in one fallible step that collects all findings ([`Settings::load`]). The result is
+//! plain checked data: every name refers to something, every number is within its bounds. It reads no file except through
+//! the function that it is given, and never a secret: it says where each secret is, and the roof fetches it.
+
+mod amount;
+mod checked;
+mod edges;
+mod keys;
+mod overlay;
+#[cfg(test)]
+mod tests;
+mod upstream;
+mod written;
+
+use crate::diagnostic::{Diagnostic, Source, Span, did_you_mean, quoted};
+use crate::marked::{self, Findings};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use edges::Bind;
+pub use upstream::Url;
+pub(crate) use written::socket_address;
+
+/// The environment variable with the admin API's bearer token itself.
+pub const ADMIN_TOKEN_VARIABLE: &str = "FIELDVEIL_ADMIN_TOKEN";
+/// The environment variable with the keyring's passphrase itself.
+pub const PASSPHRASE_VARIABLE: &str = "FIELDVEIL_KEYRING_PASSPHRASE";
+/// The KMS that `--data-dir` makes.
+pub const LOCAL_KMS: &str = "local";
+
+/// What flags and environment variables say. They are texts still, and win over the file.
+#[derive(Clone, Default, Debug, PartialEq, Eq)]
+pub struct Overrides {
+    /// The settings file; `None`: flags and defaults alone.
+    pub config: Option<PathBuf>,
+    /// The environment of the policies.
+    pub environment: Option<String>,
+    /// The only listener's address and port.
+    pub listen: Option<String>,
+    /// The only upstream's URL.
+    pub upstream: Option<String>,
+    /// A file of PEM certificates, for the only upstream.
+    pub upstream_ca: Option<PathBuf>,
+    /// A directory of policies; excludes `seal` and `open`.
+    pub policies: Option<PathBuf>,
+    /// `PATH[=CLASS]` each, as [`crate::policy::Policy::from_flags`] takes them.
+    pub seal: Vec<String>,
+    /// A JSONPath each, likewise.
+    pub open: Vec<String>,
+    /// Where an embedded keyring, and the admin token, are kept and made; excludes `kms` in the file.
+    pub data_dir: Option<PathBuf>,
+    /// The admin API's address and port.
+    pub admin: Option<String>,
+    /// The probes' address and port.
+    pub probes: Option<String>,
+    /// Wins over `log.format`.
+    pub log_format: Option<LogFormat>,
+    /// Wins over `log.level`.
+    pub log_level: Option<LogLevel>,
+    /// [`ADMIN_TOKEN_VARIABLE`] is set.
+    pub admin_token_in_environment: bool,
+    /// [`PASSPHRASE_VARIABLE`] is set.
+    pub passphrase_in_environment: bool,
+}
+
+/// Everything that one agent is told, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Selects an environment in the policies.
+    pub environment: Option<Arc<str>>,
+    /// What is enforced.
+    pub policy: PolicySource,
+    /// At least one.
+    pub listeners: Vec<Listener>,
+    /// Each is used by a listener or not; names are unique.
+    pub upstreams: Vec<Upstream>,
+    /// At least one; names are unique.
+    pub kms: Vec<Kms>,
+    /// Names are unique.
+    pub keys: Vec<Key>,
+    /// The KMS of keys that `keys` does not name, under their own names; only where `--data-dir` stands for all of it.
+    pub other_keys: Option<Arc<str>>,
+    /// `None`: no admin API.
+    pub admin: Option<Admin>,
+    /// Where `/livez`, `/readyz` and `/metrics` are served without a token; `None`: nowhere.
+    pub probes: Option<SocketAddr>,
+    /// What bodies, requests and connections may take.
+    pub limits: Limits,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+/// Where the policies come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicySource {
+    /// All `*.yaml` files below it.
+    Directory(PathBuf),
+    /// `--seal` and `--open`.
+    Flags {
+        /// `PATH[=CLASS]` each.
+        seal: Vec<String>,
+        /// A JSONPath each.
+        open: Vec<String>,
+    },
+}
+
+/// A reverse listener: everything that arrives goes to one upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// In records and metrics; unique.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub bind: Bind,
+    /// The name of one of the upstreams.
+    pub upstream: Arc<str>,
+    /// TLS on every connection, with this certificate.
+    pub tls: Option<TlsFiles>,
+    /// Whether HTTP/2 is spoken, too.
+    pub http2: bool,
+}
+
+/// A certificate chain and its private key, each in a file of PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain, the end's certificate first.
+    pub cert: PathBuf,
+    /// The key.
+    pub key: PathBuf,
+}
+
+/// In which version of HTTP an upstream is spoken to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Speak {
+    /// HTTP/2 where TLS negotiates it, HTTP/1.1 otherwise.
+    #[default]
+    Auto,
+    /// HTTP/1.1 alone.
+    Http1,
+    /// HTTP/2 alone; without TLS by prior knowledge.
+    Http2,
+}
+
+/// A service behind the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Unique; listeners refer to it.
+    pub name: Arc<str>,
+    /// Where requests go.
+    pub url: Url,
+    /// Used for https alone.
+    pub ca: Ca,
+    /// Shown to an upstream that asks for it; used for https alone.
+    pub identity: Option<TlsFiles>,
+    /// In which version of HTTP.
+    pub speak: Speak,
+    /// To the end of the TLS handshake.
+    pub connect: Duration,
+    /// From the request's end to the response's head.
+    pub response: Duration,
+}
+
+/// Who vouches for an upstream's certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Ca {
+    /// The operating system's store.
+    #[default]
+    System,
+    /// A file of PEM certificates, instead of the system's.
+    File(PathBuf),
+}
+
+/// A KMS; for now always an embedded keyring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kms {
+    /// Unique; keys refer to it.
+    pub name: Arc<str>,
+    /// Where it is, and how it is unlocked.
+    pub keyring: Keyring,
+}
+
+/// The embedded key store: for one agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keyring {
+    /// The keyring's directory, private to the agent's user.
+    pub dir: PathBuf,
+    /// How the agent unlocks it.
+    pub unlock: Unlock,
+    /// Make keyring and key file where there are none (`--data-dir`).
+    pub initialise: bool,
+}
+
+/// What the keyring's master keys are encrypted under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unlock {
+    /// A file of 32 bytes, or of 64 hexadecimal digits.
+    KeyFile(PathBuf),
+    /// Stretched by Argon2id.
+    Passphrase(Secret),
+}
+
+/// Where a secret is; never the secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Secret {
+    /// A file, read once.
+    File(PathBuf),
+    /// The name of an environment variable.
+    Environment(&'static str),
+}
+
+/// What is behind a key name of the policies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// As the policies' classes name it.
+    pub name: Arc<str>,
+    /// What wraps new DEKs.
+    pub seal_with: Kek,
+    /// KEKs whose tokens open, too.
+    pub open_also: Vec<Kek>,
+    /// How long a plaintext DEK may stay in memory without the KMS agreeing again.
+    pub lease: Duration,
+    /// How much longer while the KMS cannot be reached.
+    pub grace: Duration,
+    /// How long a DEK may seal.
+    pub rotate: Duration,
+}
+
+/// A key-encryption key: `kms/kek` in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kek {
+    /// The name of one of the KMSs.
+    pub kms: Arc<str>,
+    /// Its name there; of a keyring, 1 to 64 of `a-z 0-9 - _ .`.
+    pub kek: Arc<str>,
+}
+
+/// The admin API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where it listens.
+    pub bind: SocketAddr,
+    /// The bearer token, wanted on a loopback address, too.
+    pub token: Secret,
+    /// Make the token's file where there is none (`--data-dir`).
+    pub initialise: bool,
+}
+
+/// An agent's bounds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a matched body that are held at most.
+    pub held_body: usize,
+    /// Bytes of all bodies that are held at a time.
+    pub held_total: usize,
+    /// Uncached records that one body may ask the KMS for.
+    pub keys_per_body: usize,
+    /// Requests at once.
+    pub in_flight: usize,
+    /// Connections at once.
+    pub connections: usize,
+    /// Requests at once on one connection of HTTP/2.
+    pub streams: u32,
+    /// How long requests in flight may go on after SIGTERM.
+    pub drain: Duration,
+    /// From accept, or from a later head's first byte, to the complete head.
+    pub head_timeout: Duration,
+    /// A connection without a request.
+    pub idle_timeout: Duration,
+    /// Whether an upstream may be at a loopback address.
+    pub loopback_upstreams: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            held_body: 8 << 20,
+            held_total: 256 << 20,
+            keys_per_body: 256,
+            in_flight: 1024,
+            connections: 10_000,
+            streams: 128,
+            drain: Duration::from_secs(30),
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            loopback_upstreams: true,
+        }
+    }
+}
+
+/// The agent's own log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// The shape of a line.
+    pub format: LogFormat,
+    /// The least weight that is logged.
+    pub level: LogLevel,
+}
+
+/// The shape of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How much is logged: this and all before it. No level shows a value, key, body or query.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogLevel {
+    /// Something failed, and somebody has to act.
+    Error,
+    /// Something is wrong, and the agent goes on.
+    Warn,
+    /// One line an access, and what the agent does as a whole.
+    #[default]
+    Info,
+    /// Single steps.
+    Debug,
+    /// Everything, that of libraries included.
+    Trace,
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        })
+    }
+}
+
+impl Settings {
+    /// Reads the file that the overrides name, if any, lays the overrides over it, and checks all of it.
+    ///
+    /// Relative paths in the file are relative to its directory; those of flags to the working directory.
+    ///
+    /// Errors: everything that is wrong, never empty; an unreadable file is one finding.
+    pub fn load(
+        overrides: &Overrides,
+        read: impl Fn(&Path) -> io::Result<String>,
+    ) -> Result<Settings, Vec<Diagnostic>> {
+        let Some(config) = &overrides.config else {
+            let source = Source::new("command line", "");
+            let mut findings = Findings::new(&source);
+            let settings = checked::check(
+                written::SettingsFile::default(),
+                overrides,
+                false,
+                &mut findings,
+            );
+            return finish(settings, findings, &source);
+        };
+        let name = config.display().to_string();
+        let text = read(config).map_err(|error| {
+            let source = Source::new(&name, "");
+            vec![
+                source
+                    .diagnostic(
+                        "unreadable",
+                        Span::default(),
+                        format!("cannot be read: {error}"),
+                    )
+                    .without_line(),
+            ]
+        })?;
+        let source = Source::new(&name, &text);
+        let root = marked::parse(&source)?;
+        let mut findings = Findings::new(&source);
+        let base = config.parent().unwrap_or(Path::new(""));
+        let settings = written::read(&root, base, &mut findings)
+            .and_then(|file| checked::check(file, overrides, true, &mut findings));
+        finish(settings, findings, &source)
+    }
+
+    /// The upstream of this name.
+    pub fn upstream(&self, name: &str) -> Option<&Upstream> {
+        self.upstreams
+            .iter()
+            .find(|upstream| *upstream.name == *name)
+    }
+
+    /// What is behind the key names that the policies use ([`crate::policy::Policies::keys`]), in their order.
+    ///
+    /// Errors: a key that the settings do not have.
+    pub fn keys_for(&self, names: &[Arc<str>]) -> Result<Vec<Key>, Vec<Diagnostic>> {
+        let mut keys = Vec::new();
+        let mut missing = Vec::new();
+        for name in names {
+            let known = self.keys.iter().find(|key| key.name == *name).cloned();
+            let implied = || self.other_keys.as_ref().map(|kms| Key::at(name, kms));
+            match known.or_else(implied) {
+                Some(key) => keys.push(key),
+                None => {
+                    let message = format!(
+                        "a policy uses the key {}, and the settings have none of this name",
+                        quoted(name)
+                    );
+                    let hint = did_you_mean(name, self.keys.iter().map(|key| &*key.name))
+                        .unwrap_or_else(|| {
+                            format!("add it: keys: {{{name}: {{seal_with: [KMS/KEK]}}}}")
+                        });
+                    missing.push(
+                        Source::new("settings", "")
+                            .diagnostic("missing-key", Span::default(), message)
+                            .hint(hint)
+                            .without_line(),
+                    );
+                }
+            }
+        }
+        if missing.is_empty() {
+            Ok(keys)
+        } else {
+            Err(missing)
+        }
+    }
+}
+
+impl Key {
+    /// A key of default clocks, sealed with the KEK of its own name.
+    fn at(name: &Arc<str>, kms: &Arc<str>) -> Key {
+        Key {
+            name: Arc::clone(name),
+            seal_with: Kek {
+                kms: Arc::clone(kms),
+                kek: Arc::clone(name),
+            },
+            open_also: Vec::new(),
+            lease: LEASE_DEFAULT,
+            grace: GRACE_DEFAULT,
+            rotate: ROTATE_DEFAULT,
+        }
+    }
+}
+
+/// How long a plaintext DEK stays without the KMS agreeing again, unless a key says otherwise.
+pub const LEASE_DEFAULT: Duration = Duration::from_secs(10 * 60);
+/// How long a DEK lives on while its KMS cannot be reached, unless a key says otherwise.
+pub const GRACE_DEFAULT: Duration = Duration::from_secs(15 * 60);
+/// How long a DEK seals, unless a key says otherwise.
+pub const ROTATE_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn finish(
+    settings: Option<Settings>,
+    findings: Findings<'_>,
+    source: &Source,
+) -> Result<Settings, Vec<Diagnostic>> {
+    match (settings, findings.finish()) {
+        (Some(settings), Ok(())) => Ok(settings),
+        (_, Err(found)) => Err(found),
+        // A reader that gives up has said why; this is for a reader that forgot to.
+        (None, Ok(())) => Err(vec![source.diagnostic(
+            "bad-settings",
+            Span::default(),
+            "these are no settings",
+        )]),
+    }
+}

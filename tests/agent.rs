@@ -1,0 +1,14 @@
+//! The whole agent, in process and as the program: port 0, real sockets, real files, real signals.
+
+#[path = "agent/demo.rs"]
+mod demo;
+#[path = "agent/ends.rs"]
+mod ends;
+#[path = "agent/faces.rs"]
+mod faces;
+#[path = "agent/harness.rs"]
+mod harness;
+#[path = "agent/refused.rs"]
+mod refused;
+#[path = "agent/started.rs"]
+mod started;
