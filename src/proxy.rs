@@ -15,7 +15,7 @@ pub(crate) mod route;
 pub use keys::KeySource;
 
 use crate::audit::{Observe, RESULT, Record, Side};
-use crate::body::held::Room;
+use crate::body::held::{self, Held, Room};
 use crate::body::{Arriving, Body};
 use crate::context::Circumstances;
 use crate::entropy;
@@ -248,17 +248,25 @@ impl Proxy {
     async fn rewrite(
         &self,
         rules: &Rules,
-        body: &[u8],
+        held: &mut Held,
         circumstances: &Circumstances,
     ) -> Result<(Option<Bytes>, Tally), Failure> {
+        let body = &held.bytes[..];
         let plan = plan(rules, body, circumstances)?;
         if plan.is_unchanged() {
             return Ok((None, plan.tally().clone()));
         }
         let ring = self.keys.fetch(plan.needs()).await?;
+        let memory = body.len().saturating_add(plan.memory(&ring));
+        if !self.room.enlarge(&mut held.room, memory) {
+            return Err(Failure::Room {
+                ever: self.room.could_take(memory),
+            });
+        }
         let mut out = Vec::new();
         let tally = plan.apply(body, &ring, &mut entropy::fill, &mut out)?;
         let replaced = !(tally.sealed.is_empty() && tally.opened.is_empty());
+        held::shrink(&mut held.room, body.len().max(out.len()));
         Ok((replaced.then(|| out.into()), tally))
     }
 }

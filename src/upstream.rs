@@ -211,6 +211,8 @@ where
             multiplexed: multiplexed.clone(),
             tls: tls.map(|config| TlsConnector::from(Arc::new(config))),
             connect: settings.connect,
+            // Later than whoever waits for the answer is told.
+            write: settings.response.saturating_mul(2),
             loopback: settings.loopback,
             own,
         };

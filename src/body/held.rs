@@ -17,7 +17,11 @@ const RESERVE_BYTES_MAX: usize = 1 << 20;
 
 /// The memory that all held bodies together may take, in units of `UNIT`.
 #[derive(Clone, Debug)]
-pub struct Room(Arc<Semaphore>);
+pub struct Room {
+    units: Arc<Semaphore>,
+    /// Of an empty room.
+    bytes: usize,
+}
 
 /// Bytes of one permit of a [`Room`].
 const UNIT: usize = 4 << 10;
@@ -25,23 +29,30 @@ const UNIT: usize = 4 << 10;
 impl Room {
     /// Room for `bytes` bytes.
     pub fn new(bytes: usize) -> Room {
-        Room(Arc::new(Semaphore::new(
-            (bytes / UNIT).min(Semaphore::MAX_PERMITS),
-        )))
+        let units = (bytes / UNIT).min(Semaphore::MAX_PERMITS);
+        Room {
+            units: Arc::new(Semaphore::new(units)),
+            bytes: units * UNIT,
+        }
     }
 
     /// Units that are free.
     pub fn free(&self) -> usize {
-        self.0.available_permits()
+        self.units.available_permits()
+    }
+
+    /// Whether `bytes` bytes would fit if nothing else were here.
+    pub fn could_take(&self, bytes: usize) -> bool {
+        bytes <= self.bytes
     }
 
     /// Makes `taken` enough for `bytes` bytes. False: there is no room for more.
-    fn enlarge(&self, taken: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> bool {
+    pub fn enlarge(&self, taken: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> bool {
         let held = taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let Ok(more) = u32::try_from(bytes.div_ceil(UNIT).saturating_sub(held)) else {
             return false;
         };
-        match Arc::clone(&self.0).try_acquire_many_owned(more) {
+        match Arc::clone(&self.units).try_acquire_many_owned(more) {
             Ok(more) => {
                 match taken {
                     Some(taken) => taken.merge(more),
@@ -51,6 +62,32 @@ impl Room {
             }
             Err(_) => false,
         }
+    }
+}
+
+/// Gives back what of `taken` is not needed for `bytes` bytes.
+pub fn shrink(taken: &mut Option<OwnedSemaphorePermit>, bytes: usize) {
+    if let Some(taken) = taken {
+        let surplus = taken.num_permits().saturating_sub(bytes.div_ceil(UNIT));
+        drop(taken.split(surplus));
+    }
+}
+
+/// `bytes`, whose share of the [`Room`] is given back when the last of them has been sent or given up, be that by the
+/// connection that has them in its buffer.
+pub fn kept(bytes: Bytes, room: Option<OwnedSemaphorePermit>) -> Bytes {
+    struct Kept {
+        bytes: Bytes,
+        _room: OwnedSemaphorePermit,
+    }
+    impl AsRef<[u8]> for Kept {
+        fn as_ref(&self) -> &[u8] {
+            &self.bytes
+        }
+    }
+    match room {
+        Some(room) => Bytes::from_owner(Kept { bytes, _room: room }),
+        None => bytes,
     }
 }
 

@@ -7,7 +7,7 @@
 use super::route::Way;
 use super::{Exchange, Proxy, blame, headers, refusal};
 use crate::audit::{Record, Side};
-use crate::body::held::{Declared, Held, Unheld, declared, hold};
+use crate::body::held::{self, Declared, Held, Unheld, declared, hold};
 use crate::body::{Arriving, Body, Broken};
 use crate::error::{Code, Error};
 use bytes::Bytes;
@@ -170,20 +170,20 @@ impl Proxy {
         way: &Way<'_>,
         side: Side,
         headers: &mut HeaderMap,
-        held: Held,
+        mut held: Held,
         record: &mut Record,
     ) -> Result<Body, Error> {
         if held.bytes.is_empty() {
             return Ok(unchanged(headers, held));
         }
         let rewritten = self
-            .rewrite(way.rules(side), &held.bytes, &way.circumstances)
+            .rewrite(way.rules(side), &mut held, &way.circumstances)
             .await;
         match rewritten {
             Ok((bytes, tally)) => {
                 record.tally(side, tally);
                 match bytes {
-                    Some(bytes) if !way.observing => Ok(changed(headers, bytes, held.trailers)),
+                    Some(bytes) if !way.observing => Ok(changed(headers, bytes, held)),
                     _ => Ok(unchanged(headers, held)),
                 }
             }
@@ -210,16 +210,17 @@ impl Proxy {
 /// A held body goes on as it came.
 fn unchanged(headers: &mut HeaderMap, held: Held) -> Body {
     headers::frame(headers, held.bytes.len(), held.trailers.as_ref());
-    Body::whole(held.bytes, held.trailers)
+    let bytes = held::kept(held.bytes, held.room);
+    Body::whole(bytes, held.trailers)
 }
 
 /// Another body goes on: what the head, or the trailers, said of the old one is made true or dropped.
-fn changed(headers: &mut HeaderMap, bytes: Bytes, mut trailers: Option<HeaderMap>) -> Body {
+fn changed(headers: &mut HeaderMap, bytes: Bytes, mut held: Held) -> Body {
     headers::changed(headers, &bytes);
-    if let Some(trailers) = &mut trailers {
+    if let Some(trailers) = &mut held.trailers {
         headers::digests(trailers, &bytes);
     }
-    let trailers = trailers.filter(|trailers| !trailers.is_empty());
+    let trailers = held.trailers.filter(|trailers| !trailers.is_empty());
     headers::frame(headers, bytes.len(), trailers.as_ref());
-    Body::whole(bytes, trailers)
+    Body::whole(held::kept(bytes, held.room), trailers)
 }

@@ -12,6 +12,8 @@ pub enum Failure {
     Body(Refusal),
     /// The keys.
     Keys(Error),
+    /// No memory is left for what would come of it. Not `ever`: nor would all of it be enough.
+    Room { ever: bool },
 }
 
 impl From<Refusal> for Failure {
@@ -32,6 +34,17 @@ impl Failure {
     pub fn on(self, side: Side) -> (Error, Option<&'static str>) {
         match self {
             Failure::Keys(error) => (error, Some("keys")),
+            Failure::Room { ever } => {
+                let code = match (side, ever) {
+                    (Side::Response, _) => Code::UpstreamUnreadable,
+                    (Side::Request, true) => Code::Busy,
+                    (Side::Request, false) => Code::TooMany,
+                };
+                (
+                    code.because("no room for the body rewritten"),
+                    Some("no-room"),
+                )
+            }
             Failure::Body(refusal) => {
                 let readable = !matches!(
                     refusal,

@@ -102,7 +102,7 @@ impl Plan<'_> {
     }
 
     /// How much longer the output may be than the input, about.
-    fn growth(&self, ring: &Ring) -> usize {
+    pub(super) fn growth(&self, ring: &Ring) -> usize {
         self.needs
             .sealing
             .iter()

@@ -4,7 +4,7 @@ use super::captures::{ANYWHERE, Captures};
 use super::rules::{Compiled, CompiledAction, Openable, Rules, Source, rules_of};
 use super::{Attitude, Refusal, Tally, evaluate};
 use crate::context::{Circumstances, Outside, VALUE_BYTES_MAX, push_entry};
-use crate::dek::{Kid, Needs, OpenNeed, Scope, SealNeed, Unopened};
+use crate::dek::{Kid, Needs, OpenNeed, Ring, Scope, SealNeed, Unopened};
 use crate::scan::{self, Fault, Hit, Kind, Tag, text};
 use crate::token::{self, ClassHint, Suite, Token, TokenError};
 use sha2::{Digest, Sha256};
@@ -112,6 +112,12 @@ impl Plan<'_> {
     /// Nothing is to be replaced or checked: the body goes on as it is.
     pub fn is_unchanged(&self) -> bool {
         self.edits.is_empty()
+    }
+
+    /// Bytes that applying takes beside the body, at most: what is kept for each value, and by how much the output is
+    /// longer. A short value makes a long token, and a body may have a value every other byte.
+    pub fn memory(&self, ring: &Ring) -> usize {
+        self.edits.len() * size_of::<Edit>() + self.payloads.len() + self.growth(ring)
     }
 
     /// What is known before any key is: strays, unclaimed leaves, tokens that stay sealed whatever the keys.

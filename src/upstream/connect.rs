@@ -16,11 +16,11 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower::Service;
@@ -46,6 +46,8 @@ pub(super) struct Connector {
     pub(super) multiplexed: Arc<AtomicBool>,
     /// For resolving, TCP and TLS together.
     pub(super) connect: Duration,
+    /// For the upstream to take the next byte, whether or not somebody still waits for its answer.
+    pub(super) write: Duration,
     /// Whether loopback addresses are connected to.
     pub(super) loopback: bool,
     pub(super) own: OwnAddresses,
@@ -125,7 +127,7 @@ impl Connector {
 
     async fn secure(&self, stream: TcpStream, host: &str) -> Result<Stream, Error> {
         let Some(tls) = &self.tls else {
-            return Ok(Stream::Plain(stream));
+            return Ok(Stream::new(Inner::Plain(stream), self.write));
         };
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| Code::UpstreamTls.because("not a server name"))?;
@@ -138,20 +140,54 @@ impl Connector {
             return Err(Code::UpstreamTls.because("the upstream does not negotiate HTTP/2"));
         }
         self.multiplexed.store(multiplexed, Relaxed);
-        Ok(Stream::Tls(Box::new(stream)))
+        Ok(Stream::new(Inner::Tls(Box::new(stream)), self.write))
     }
 }
 
-/// A connection to the upstream.
-pub(super) enum Stream {
+/// A connection to the upstream. One that does not take what is written fails in time: when nobody waits for an answer
+/// any more, nothing else would end it, and what is to be written would stay in memory.
+pub(super) struct Stream {
+    inner: Inner,
+    write: Duration,
+    /// Runs while a write is pending.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stream {
+    fn new(inner: Inner, write: Duration) -> Stream {
+        Stream {
+            inner,
+            write,
+            stalled: None,
+        }
+    }
+
+    /// What a write came to, or that it has been pending for too long.
+    fn in_time<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let write = self.write;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(write)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+enum Inner {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {
-        match self {
-            Stream::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(H2) => {
+        match &self.inner {
+            Inner::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(H2) => {
                 Connected::new().negotiated_h2()
             }
             _ => Connected::new(),
@@ -161,16 +197,16 @@ impl Connection for Stream {
 
 macro_rules! either {
     ($stream:expr, $inner:ident => $call:expr) => {
-        match $stream.get_mut() {
-            Stream::Plain($inner) => $call,
-            Stream::Tls($inner) => $call,
+        match &mut $stream.inner {
+            Inner::Plain($inner) => $call,
+            Inner::Tls($inner) => $call,
         }
     };
 }
 
 impl AsyncRead for Stream {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -180,29 +216,65 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        either!(self, inner => Pin::new(inner).poll_write(cx, buf))
+        let written = either!(self, inner => Pin::new(inner).poll_write(cx, buf));
+        self.in_time(cx, written)
     }
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        either!(self, inner => Pin::new(inner).poll_write_vectored(cx, bufs))
+        let written = either!(self, inner => Pin::new(inner).poll_write_vectored(cx, bufs));
+        self.in_time(cx, written)
     }
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Stream::Plain(inner) => inner.is_write_vectored(),
-            Stream::Tls(inner) => inner.is_write_vectored(),
+        match &self.inner {
+            Inner::Plain(inner) => inner.is_write_vectored(),
+            Inner::Tls(inner) => inner.is_write_vectored(),
         }
     }
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, inner => Pin::new(inner).poll_flush(cx))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let written = either!(self, inner => Pin::new(inner).poll_flush(cx));
+        self.in_time(cx, written)
     }
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self, inner => Pin::new(inner).poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn an_upstream_that_takes_nothing_is_given_up() {
+        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = socket.local_addr().expect("bound");
+        let stream = TcpStream::connect(address).await.expect("connected");
+        let (mut other, _) = socket.accept().await.expect("accepted");
+        let write = Duration::from_millis(200);
+        let mut stream = Stream::new(Inner::Plain(stream), write);
+        // A pause that ends in time is none.
+        let body = vec![b'x'; 16 << 20];
+        let reading = tokio::spawn(async move {
+            let mut taken = vec![0; 16 << 20];
+            for piece in taken.chunks_mut(6 << 20) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                other.read_exact(piece).await.expect("read");
+            }
+            other
+        });
+        stream.write_all(&body).await.expect("taken");
+        let _other = reading.await.expect("read");
+        let begun = Instant::now();
+        let error = stream.write_all(&body).await.expect_err("not taken");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() >= write);
     }
 }

@@ -1,8 +1,10 @@
 //! Bodies that a route rewrites, and what becomes of their heads.
 
-use crate::harness::{Agent, Line, Message, Raw, Setup, eventually, post};
+use crate::harness::{Agent, Line, Message, Raw, SOON, Setup, eventually, post};
 use fieldveil::audit::Outcome;
 use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+use tokio::time::timeout;
 
 pub const POLICY: &str = r#"
 apiVersion: fieldveil/v1
@@ -743,4 +745,57 @@ async fn a_side_that_only_lets_pass_refuses_nothing() {
         answer.header("fieldveil-result"),
         Some("sealed=0, opened=0, unread=content-type")
     );
+}
+
+#[tokio::test]
+async fn a_body_keeps_its_room_until_it_is_sent() {
+    // It takes the head and no more.
+    let upstream = Raw::new(|mut line| async move {
+        line.head().await;
+        std::future::pending().await
+    })
+    .await;
+    let mut setup = Setup::before(upstream.address).policy(POLICY);
+    setup.limits.held_total = 24 << 20;
+    setup.upstream.response = Duration::from_secs(3);
+    let agent = setup.start().await;
+    // More than the kernel's buffers on the way take.
+    let body = format!("{{\"ssn\":1,\"x\":\"{}\"}}", "x".repeat(7_500_000));
+    let mut lines = Vec::new();
+    for begun in 1..=3 {
+        let mut line = agent.line().await;
+        line.say(post("/people", &body).as_bytes()).await;
+        eventually("it goes up", || upstream.connections() == begun).await;
+        lines.push(line);
+    }
+    check_refused(&agent.post("/people", &body).await, 503, "busy");
+    drop(lines);
+    // There is room again when the connections to the upstream are gone: the request goes up, and is not answered.
+    let begun = std::time::Instant::now();
+    while let Ok(answer) = timeout(Duration::from_secs(1), agent.post("/people", &body)).await {
+        check_refused(&answer, 503, "busy");
+        assert!(begun.elapsed() < SOON, "the room was not given back");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_becomes_of_a_body_needs_room_too() {
+    let upstream = Raw::echo().await;
+    let mut setup = Setup::before(upstream.address).policy(&POLICY.replace("$..ssn", "\"$[*]\""));
+    setup.limits.held_total = 1 << 20;
+    let agent = setup.start().await;
+    let values = |count: usize| format!("[1{}]", ",1".repeat(count));
+    // 20 KB of which a token each would make 2 MB.
+    check_refused(
+        &agent.post("/people", &values(10_000)).await,
+        413,
+        "too-many",
+    );
+    assert_eq!(upstream.connections(), 0);
+    let answer = agent.post("/people", &values(1_000)).await;
+    assert_eq!((answer.status(), answer.text()), (200, &*values(1_000)));
+    // All of it was given back.
+    let answer = agent.post("/people", &values(1_000)).await;
+    assert_eq!((answer.status(), answer.text()), (200, &*values(1_000)));
 }

@@ -266,7 +266,13 @@ pub fn create_secret(path: &Path, bytes: &[u8]) -> Result<(), KeyringError> {
         Err(error) => return Err(failed(path, "cannot be made", error.into())),
     };
     let mut file = File::from(file);
+    // The name, too, must outlive a loss of power: what this unlocks is synchronised, and useless without it.
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     file.write_all(bytes)
         .and_then(|()| file.sync_all())
+        .and_then(|()| File::open(directory)?.sync_all())
         .map_err(|error| failed(path, "cannot be written", error))
 }
