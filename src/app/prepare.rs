@@ -44,6 +44,7 @@ pub fn prepare(
         Some(policies) => policies,
         None => load(settings)?,
     };
+    check_coverage(settings, &policies)?;
     let mut certificates = Vec::new();
     let mut certified = |who: String, files: &Option<TlsFiles>| {
         let Some(files) = files else {
@@ -89,6 +90,30 @@ pub fn prepare(
         certificates,
         token,
     })
+}
+
+/// A policy that names other hosts than the upstreams would protect nothing, and every answer would be 200.
+fn check_coverage(settings: &Settings, policies: &Policies) -> Result<(), StartError> {
+    let mut missed = Vec::new();
+    for listener in &settings.listeners {
+        let upstream = settings.upstream(&listener.upstream);
+        let host = upstream.map(|upstream| upstream.url.authority());
+        if let Some(host) = host.filter(|host| !policies.names(host)) {
+            missed.push((&listener.name, host));
+        }
+    }
+    if !missed.is_empty() && missed.len() == settings.listeners.len() {
+        let hosts: Vec<_> = missed.iter().map(|(_, host)| host.as_str()).collect();
+        return Err(StartError::Settings(
+            format!("no route of the policies is for {}: nothing would be sealed", hosts.join(" or ")),
+            "a route's `match: {host: …}` is compared with the host of the upstream's URL; without `host` it is for all of them"
+                .to_owned(),
+        ));
+    }
+    for (listener, host) in missed {
+        tracing::warn!(%listener, upstream = %host, "no route is for this listener's upstream: its traffic passes as it is");
+    }
+    Ok(())
 }
 
 fn load(settings: &Settings) -> Result<Policies, StartError> {

@@ -147,6 +147,12 @@ impl Policies {
         )
     }
 
+    /// Some route can take requests to this host; `false` means that the policies say nothing about them.
+    pub fn names(&self, host: &str) -> bool {
+        let host = Host::parse(host);
+        self.routes().any(|route| route.matching.takes_host(&host))
+    }
+
     /// What each route says to a request, in the order in which they are asked: `None` where it would take it. Not for the
     /// road: there [`Policies::route`] decides, and it refuses paths that can be read in two ways.
     pub fn answers(&self, method: &str, host: &str, path: &str) -> Vec<(&Route, Option<Miss>)> {

@@ -104,6 +104,27 @@ fn what_is_wrong_is_78_with_its_place() {
     assert_eq!(document["diagnostics"][0]["code"], "unknown-class");
 }
 
+/// It would run, answer 200 and seal nothing.
+#[test]
+fn a_policy_for_other_hosts_than_the_upstreams_is_refused() {
+    let place = Place::new();
+    let policies = concat!(env!("CARGO_MANIFEST_DIR"), "/policies/payments.yaml");
+    let policy = std::fs::read_to_string(policies).expect("a policy");
+    let policy = place.write("policies/payments.yaml", &policy);
+    let data = place.path("data");
+    let mut command = command(["run", "--listen", "127.0.0.1:0", "--upstream", UPSTREAM]);
+    command.args(["--environment", "production", "--policies"]);
+    command.arg(policy.parent().expect("a directory"));
+    command.arg("--data-dir").arg(&data);
+    let said = [
+        "no route of the policies is for 127.0.0.1:9",
+        "nothing would be sealed",
+        "match: {host",
+    ];
+    check(&mut command, 78, &said);
+    assert!(!data.exists());
+}
+
 #[test]
 fn a_data_directory_of_which_a_part_is_lost_is_not_begun_anew() {
     let (place, upstream) = (Place::new(), Upstream::start());
