@@ -147,6 +147,8 @@ pub enum Refusal {
         /// Where the value starts.
         offset: usize,
     },
+    /// More values are selected than one body may have: what is planned for each takes memory.
+    TooMany,
     /// A route with filters cannot judge this document: duplicate names, numbers out of range, unpaired surrogates.
     Unevaluable {
         /// A fixed phrase.
@@ -166,6 +168,7 @@ impl Refusal {
             Refusal::Stray { .. } => "stray",
             Refusal::Unclaimed { .. } => "unclaimed",
             Refusal::TooLong { .. } => "too-long",
+            Refusal::TooMany => "too-many",
             Refusal::Unevaluable { .. } => "unevaluable",
         }
     }

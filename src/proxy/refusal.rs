@@ -48,7 +48,10 @@ impl Failure {
             Failure::Body(refusal) => {
                 let readable = !matches!(
                     refusal,
-                    Refusal::NotJson { .. } | Refusal::TooDeep { .. } | Refusal::Unevaluable { .. }
+                    Refusal::NotJson { .. }
+                        | Refusal::TooDeep { .. }
+                        | Refusal::TooMany
+                        | Refusal::Unevaluable { .. }
                 );
                 let error = match side {
                     Side::Request => request_code(&refusal).because(note(&refusal)),
@@ -77,6 +80,7 @@ fn request_code(refusal: &Refusal) -> Code {
         Refusal::Stray { .. } => Code::Stray,
         Refusal::Unclaimed { .. } => Code::Unclaimed,
         Refusal::TooLong { .. } => Code::ValueTooLong,
+        Refusal::TooMany => Code::TooMany,
         Refusal::Unevaluable { .. } => Code::Unevaluable,
     }
 }
@@ -93,6 +97,7 @@ fn note(refusal: &Refusal) -> String {
         | Refusal::Unclaimed { offset }
         | Refusal::TooLong { offset } => format!("{word} at byte {offset}"),
         Refusal::Bind { name, what } => format!("{word} {name}: {what}"),
+        Refusal::TooMany => word.to_owned(),
         Refusal::Unevaluable { what } => format!("{word}: {what}"),
     }
 }

@@ -121,6 +121,11 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// How many hits there are so far.
+    pub fn hits(&self) -> usize {
+        self.found.hits.len()
+    }
+
     /// The document ends here.
     ///
     /// # Errors

@@ -5,13 +5,17 @@ use super::rules::{Compiled, CompiledAction, Openable, Rules, Source, rules_of};
 use super::{Attitude, Refusal, Tally, evaluate};
 use crate::context::{Circumstances, Outside, VALUE_BYTES_MAX, push_entry};
 use crate::dek::{Kid, Needs, OpenNeed, Ring, Scope, SealNeed, Unopened};
-use crate::scan::{self, Fault, Hit, Kind, Tag, text};
+use crate::scan::{Fault, Hit, Kind, Scanner, Tag, text};
 use crate::token::{self, ClassHint, Suite, Token, TokenError};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// The most values that rules and binds may select in one body.
+const VALUES_MAX: usize = 1 << 18;
+/// Bytes that are scanned between two looks at their number.
+const PIECE_BYTES: usize = 1 << 20;
 /// The most different records that one body may ask to open; tokens beyond stay sealed.
 const RECORDS_MAX: usize = 4_096;
 
@@ -69,7 +73,15 @@ pub fn plan<'r>(
         false => Some(evaluate::automaton(rules, body)?),
     };
     let automaton = rebuilt.as_ref().unwrap_or(&rules.automaton);
-    let found = scan::scan(automaton, rules.manner.depth_max, body)?;
+    // In pieces, so that a body of nothing but selected values is given up before they are all noted.
+    let mut scanner = Scanner::new(automaton, rules.manner.depth_max);
+    for piece in body.chunks(PIECE_BYTES) {
+        scanner.feed(piece)?;
+        if scanner.hits() > VALUES_MAX {
+            return Err(Refusal::TooMany);
+        }
+    }
+    let found = scanner.finish()?;
     let mut planner = Planner {
         body,
         circumstances,

@@ -679,6 +679,18 @@ fn rules_that_mean_nothing_are_refused() {
 }
 
 #[test]
+fn a_body_of_nothing_but_values_is_given_up() {
+    let rules = compile(vec![seal("$[*]", "c")]);
+    let body = |values: usize| format!("[{}]", vec!["1"; values].join(","));
+    let planned = |values| plan(&rules, body(values).as_bytes(), &Circumstances::default()).err();
+    assert_eq!(planned(1 << 18), None);
+    assert_eq!(planned(1 << 19), Some(Refusal::TooMany));
+    // Unselected values are as many as a body holds.
+    let rules = compile(vec![seal("$.s", "c")]);
+    assert!(plan(&rules, body(1 << 19).as_bytes(), &Circumstances::default()).is_ok());
+}
+
+#[test]
 fn more_values_than_one_sealer_takes() {
     let body = format!("[{}]", vec!["1"; 9_000].join(","));
     check(
