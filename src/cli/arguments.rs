@@ -1,0 +1,173 @@
+//! What can be typed: commands, their flags, and what `--help` says of them. It does nothing.
+
+mod keyring;
+mod policy;
+
+pub use keyring::{KeyringArgs, KeyringCommand, KeyringInitArgs, KeyringKeyArgs, UnlockArgs};
+pub use policy::{
+    CoverageSide, Deny, PolicyCheckArgs, PolicyCommand, PolicyCoverageArgs, PolicyDiffArgs,
+    PolicyExplainArgs, PolicySchemaArgs, PolicyTestArgs, SchemaOf,
+};
+
+use crate::settings::{ADMIN_TOKEN_VARIABLE, LogFormat, LogLevel, Overrides, PASSPHRASE_VARIABLE};
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// `fieldveil COMMAND`. The texts are what `--help` says.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Shows the agent at work: a small API behind it, keys in memory, what was sent and what the API saw
+    Demo(DemoArgs),
+    /// Runs the agent
+    // A run is a handful of words, once a process.
+    Run(Box<RunArgs>),
+    /// Works on policies
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Works on tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Works on the embedded key store
+    #[command(subcommand)]
+    Keyring(KeyringCommand),
+}
+
+/// `fieldveil demo`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  fieldveil demo &
+  curl -s localhost:8080/orders -H 'content-type: application/json' -d '{\"name\":\"Ada\",\"ssn\":\"123-45-6789\"}'")]
+pub struct DemoArgs {
+    /// Where the agent listens
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = address)]
+    pub listen: std::net::SocketAddr,
+    /// Shows tokens whole; on a terminal they are shortened
+    #[arg(long)]
+    pub full: bool,
+}
+
+/// `fieldveil run`.
+#[derive(Args, Debug, Default)]
+#[command(after_help = "\
+Flags go over environment variables, those over the file, that over defaults. Secrets come from files, or from
+FIELDVEIL_ADMIN_TOKEN and FIELDVEIL_KEYRING_PASSPHRASE.
+
+Examples:
+  fieldveil run --config /etc/fieldveil/settings.yaml
+  fieldveil run --upstream https://api.example.com --policies ./policies --data-dir ./data
+  fieldveil run --upstream http://127.0.0.1:9000 --seal '$..ssn' --seal '$.cards[*].number=pan' --open '$..*' --data-dir ./data")]
+pub struct RunArgs {
+    /// The settings file
+    #[arg(long, value_name = "FILE", env = "FIELDVEIL_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Selects an environment of the policies
+    #[arg(long, value_name = "NAME", env = "FIELDVEIL_ENVIRONMENT")]
+    pub environment: Option<String>,
+    /// Where the agent listens [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS", env = "FIELDVEIL_LISTEN")]
+    pub listen: Option<String>,
+    /// Where requests go. A URL that makes no upstream is a finding of the settings.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "FIELDVEIL_UPSTREAM",
+        help = "Where requests go: http://HOST[:PORT] or https://HOST[:PORT]"
+    )]
+    pub upstream: Option<String>,
+    /// Certificates (PEM) that vouch for the upstream, instead of the system's
+    #[arg(long, value_name = "FILE", env = "FIELDVEIL_UPSTREAM_CA")]
+    pub upstream_ca: Option<PathBuf>,
+    /// A directory of policies
+    #[arg(long, value_name = "DIR", env = "FIELDVEIL_POLICIES", conflicts_with_all = ["seal", "open"])]
+    pub policies: Option<PathBuf>,
+    /// Seals what a JSONPath selects in requests; the class is `field` unless named; repeatable
+    #[arg(
+        long,
+        value_name = "PATH[=CLASS]",
+        env = "FIELDVEIL_SEAL",
+        value_delimiter = '\n'
+    )]
+    pub seal: Vec<String>,
+    /// Opens tokens that a JSONPath selects in responses; repeatable
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "FIELDVEIL_OPEN",
+        value_delimiter = '\n'
+    )]
+    pub open: Vec<String>,
+    /// Where an embedded key store is kept; an empty directory is initialised. Back it up: without it nothing opens
+    #[arg(long, value_name = "DIR", env = "FIELDVEIL_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where the admin API listens; it wants a token, which --data-dir keeps in admin.token
+    #[arg(long, value_name = "ADDRESS", env = "FIELDVEIL_ADMIN")]
+    pub admin: Option<String>,
+    /// Where /livez, /readyz and /metrics are served without a token
+    #[arg(long, value_name = "ADDRESS", env = "FIELDVEIL_PROBES")]
+    pub probes: Option<String>,
+    /// text or json [default: text]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "FIELDVEIL_LOG_FORMAT",
+        hide_possible_values = true
+    )]
+    pub log_format: Option<LogFormat>,
+    /// error, warn, info, debug or trace [default: info]
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        env = "FIELDVEIL_LOG_LEVEL",
+        hide_possible_values = true
+    )]
+    pub log_level: Option<LogLevel>,
+}
+impl RunArgs {
+    /// What is laid over the settings file. `is_set` tells whether an environment variable has a value.
+    pub fn overrides(self, is_set: impl Fn(&str) -> bool) -> Overrides {
+        Overrides {
+            config: self.config,
+            environment: self.environment,
+            listen: self.listen,
+            upstream: self.upstream,
+            upstream_ca: self.upstream_ca,
+            policies: self.policies,
+            seal: self.seal,
+            open: self.open,
+            data_dir: self.data_dir,
+            admin: self.admin,
+            probes: self.probes,
+            log_format: self.log_format,
+            log_level: self.log_level,
+            admin_token_in_environment: is_set(ADMIN_TOKEN_VARIABLE),
+            passphrase_in_environment: is_set(PASSPHRASE_VARIABLE),
+        }
+    }
+}
+
+/// `fieldveil token COMMAND`.
+#[derive(Subcommand, Debug)]
+pub enum TokenCommand {
+    /// Tells what a token says about itself; needs no key, and opens nothing
+    #[command(after_help = "\
+Examples:
+  fieldveil token inspect 'fv1~…~'
+  fieldveil token inspect --class ssn --class pan < tokens.txt")]
+    Inspect(TokenInspectArgs),
+}
+
+/// `fieldveil token inspect`.
+#[derive(Args, Debug)]
+pub struct TokenInspectArgs {
+    /// The token; without it, one token a line is read from standard input
+    #[arg(value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// A class that the token may be of, to tell which; repeatable
+    #[arg(long = "class", value_name = "CLASS")]
+    pub classes: Vec<String>,
+}
+fn address(text: &str) -> Result<std::net::SocketAddr, String> {
+    crate::settings::socket_address(text)
+        .ok_or_else(|| "an address and a port, as in 127.0.0.1:8080".to_owned())
+}
