@@ -11,25 +11,32 @@
 //!
 //! This room never sees a body, a policy or a value, and never turns "no key" into anything but a refusal.
 
+mod asking;
+mod breaker;
 mod calls;
+mod counting;
 mod flights;
 mod lease;
 mod opening;
 mod sealing;
 mod settings;
+mod turnstile;
 
 use crate::arena::Arena;
-use crate::dek::{Dek, Needs, OpenNeed, Ring, Scope, SealNeed, SealingKey, Unopened};
+use crate::dek::{Needs, Ring, Unopened};
 use crate::kms::{self, Random};
+use asking::Open;
 use calls::Calls;
+use counting::{Counters, count};
+pub use counting::{KeyState, Snapshot};
 pub use lease::Terms;
-use opening::{Id, Openings};
-use sealing::{Rotor, Rotors, Take};
+use opening::Openings;
+use sealing::Rotors;
 pub use settings::{Binding, KeySettings, Settings, SettingsError, TERMS};
 use settings::{Key, check_keys};
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -116,77 +123,6 @@ impl fmt::Display for KeysError {
 }
 
 impl std::error::Error for KeysError {}
-
-/// A state of affairs in numbers.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Snapshot {
-    /// Needs for sealing that were met from memory.
-    pub sealing_hits: u64,
-    /// Those that had to wait, or were refused.
-    pub sealing_misses: u64,
-    /// Needs for opening that were met from memory.
-    pub opening_hits: u64,
-    /// Those that had to wait, or were refused.
-    pub opening_misses: u64,
-    /// Records refused because no KEK of the key made them.
-    pub foreign: u64,
-    /// Records refused because one body, or all together, wanted too many.
-    pub over_budget: u64,
-    /// Records refused because the KMS had refused them a moment ago.
-    pub remembered_refusals: u64,
-    /// Fresh DEKs made.
-    pub minted: u64,
-    /// Leases extended.
-    pub renewed: u64,
-    /// Attempts to extend a lease that failed.
-    pub not_renewed: u64,
-    /// DEKs let go of because the KMS said no, or by hand.
-    pub purged: u64,
-    /// Plaintext DEKs in memory that seal.
-    pub sealing_deks: u64,
-    /// Plaintext DEKs in memory that open.
-    pub opening_deks: u64,
-    /// How long the first of the sealing DEKs in use lasts if the KMS is gone from now on. None: none is in use.
-    pub sealing_survives: Option<Duration>,
-    /// The same of the opening DEKs.
-    pub opening_survives: Option<Duration>,
-    /// Whether all key memory is locked, undumpable and wiped on fork.
-    pub memory_locked: bool,
-}
-
-/// How one key stands, in numbers.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct KeyState {
-    /// As the policies call it.
-    pub name: Arc<str>,
-    /// Plaintext DEKs in memory that seal: one for each tenant.
-    pub sealing_deks: usize,
-    /// Those that open.
-    pub opening_deks: usize,
-    /// How long the first of those in use lasts if the KMS is gone from now on. None: none is in use.
-    pub sealing_survives: Option<Duration>,
-    /// The same of those that open.
-    pub opening_survives: Option<Duration>,
-}
-
-#[derive(Default)]
-struct Counters {
-    sealing_hits: AtomicU64,
-    sealing_misses: AtomicU64,
-    opening_hits: AtomicU64,
-    opening_misses: AtomicU64,
-    foreign: AtomicU64,
-    over_budget: AtomicU64,
-    remembered_refusals: AtomicU64,
-    minted: AtomicU64,
-    renewed: AtomicU64,
-    not_renewed: AtomicU64,
-    purged: AtomicU64,
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Relaxed);
-}
 
 /// The room; a cheap clone shares it. When the last one goes, its tasks end.
 #[derive(Clone)]
@@ -312,22 +248,7 @@ impl Keys {
 
     /// How each key stands, by name; walks all that is cached.
     pub fn states(&self) -> Vec<KeyState> {
-        let (room, now) = (&self.room, Instant::now());
-        let rotors = room.rotors.all();
-        let state = |name: &Arc<str>| {
-            let of_key = rotors.iter().filter(|rotor| rotor.scope.key == *name);
-            let (opening_deks, opening_survives) = room.openings.survey_at(now, Some(name));
-            KeyState {
-                name: Arc::clone(name),
-                sealing_deks: of_key.clone().filter(|r| r.current().is_some()).count(),
-                opening_deks,
-                sealing_survives: of_key.filter_map(|r| r.survives_at(now)).min(),
-                opening_survives,
-            }
-        };
-        let mut states: Vec<KeyState> = room.keys.keys().map(state).collect();
-        states.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        states
+        self.room.states_at(Instant::now())
     }
 
     /// A state of affairs in numbers; walks all that is cached.
@@ -363,12 +284,6 @@ impl SealError {
 /// How often the janitor looks, at most this far apart; a fortieth of the shortest lease otherwise.
 const TICK_MOST: Duration = Duration::from_secs(15);
 
-/// What is known about a record that is to be opened.
-enum Open {
-    Known(Result<Arc<Dek>, Unopened>),
-    Awaited(opening::Landing),
-}
-
 impl Room {
     fn clock_ms(&self, now: Instant) -> u64 {
         u64::try_from((now - self.opened_at).as_millis()).unwrap_or(u64::MAX)
@@ -376,135 +291,6 @@ impl Room {
 
     fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The warm path of sealing.
-    fn seal_at(self: &Arc<Self>, need: &SealNeed, now: Instant) -> Option<Arc<SealingKey>> {
-        let taken = self
-            .rotors
-            .take_at(&need.scope, now, self.clock_ms(now), need.values);
-        match taken {
-            Some((Take::Ready(key), low)) => {
-                if low && let Some(rotor) = self.rotors.get(&need.scope) {
-                    self.succeed_at(&rotor, now);
-                }
-                count(&self.counters.sealing_hits);
-                Some(key)
-            }
-            _ => {
-                count(&self.counters.sealing_misses);
-                None
-            }
-        }
-    }
-
-    fn rotor(&self, scope: &Scope, now: Instant) -> Result<Arc<Rotor>, SealError> {
-        let unknown = || SealError::of(Failure::UnknownKey);
-        let key = self.keys.get(&scope.key).ok_or_else(unknown)?;
-        self.rotors
-            .get_or_make(key, scope, self.clock_ms(now))
-            .ok_or_else(|| SealError::of(Failure::Crowded))
-    }
-
-    /// Starts what a need will wait for, without waiting.
-    fn prepare_at(self: &Arc<Self>, need: &SealNeed, now: Instant) {
-        if let Ok(rotor) = self.rotor(&need.scope, now)
-            && let (Take::Wait(job), _) = rotor.take_at(now, self.clock_ms(now), 0)
-        {
-            self.fly(&rotor, job);
-        }
-    }
-
-    /// The cold path of sealing.
-    async fn seal(self: &Arc<Self>, need: &SealNeed) -> Result<Arc<SealingKey>, SealError> {
-        let rotor = self.rotor(&need.scope, Instant::now())?;
-        // Each round ends with a fresh DEK for somebody or with an error: whoever is overtaken goes on.
-        let mut failed = None;
-        loop {
-            let now = Instant::now();
-            let job = match rotor.take_at(now, self.clock_ms(now), need.values).0 {
-                Take::Ready(key) => return Ok(key),
-                Take::Refused(error) => return Err(error),
-                Take::Wait(job) => job,
-            };
-            if let Some(error) = failed {
-                return Err(error);
-            }
-            let (mut landing, of_job) = self.fly(&rotor, job);
-            failed = match landing.wait_for(Option::is_some).await {
-                // Of another job than the one that is wanted: no reason to give up.
-                Ok(_) if of_job != job => None,
-                Ok(landed) => landed.clone().and_then(Result::err),
-                Err(_) if self.closed.load(Relaxed) => Some(SealError::of(Failure::Closed)),
-                Err(_) => Some(SealError::of(Failure::Kms(kms::Failure::Unreachable))),
-            };
-        }
-    }
-
-    /// What is known of a record, or the flight to wait for. Counts what is uncached against the body's budget, and
-    /// asks no KMS about what none of the key's KEKs made.
-    fn open_at(self: &Arc<Self>, need: &OpenNeed, now: Instant, uncached: &mut usize) -> Open {
-        let Some(record) = &need.record else {
-            return Open::Known(Err(Unopened::NotFound));
-        };
-        let id = Id::of(need, record);
-        if let Some(dek) = self.openings.take_at(&id, now) {
-            count(&self.counters.opening_hits);
-            return Open::Known(Ok(dek));
-        }
-        count(&self.counters.opening_misses);
-        let key = match self.keys.get(&need.scope.key) {
-            Some(key) if key.knows(record) => key,
-            _ => {
-                count(&self.counters.foreign);
-                return Open::Known(Err(Unopened::Foreign));
-            }
-        };
-        if let Some(why) = self.openings.refusal_at(&id, now) {
-            count(&self.counters.remembered_refusals);
-            return Open::Known(Err(why));
-        }
-        *uncached += 1;
-        let boarded = match *uncached <= self.keys_per_body_max {
-            true => self.openings.board(&id),
-            false => None,
-        };
-        match boarded {
-            Some((landing, flight)) => {
-                if let Some(flight) = flight {
-                    self.unwrap_first(key, flight, record.clone());
-                }
-                Open::Awaited(landing)
-            }
-            None => {
-                count(&self.counters.over_budget);
-                Open::Known(Err(Unopened::OverBudget))
-            }
-        }
-    }
-
-    fn snapshot_at(&self, now: Instant) -> Snapshot {
-        let counters = &self.counters;
-        let rotors = self.rotors.all();
-        let (opening_deks, opening_survives) = self.openings.survey_at(now, None);
-        Snapshot {
-            sealing_hits: counters.sealing_hits.load(Relaxed),
-            sealing_misses: counters.sealing_misses.load(Relaxed),
-            opening_hits: counters.opening_hits.load(Relaxed),
-            opening_misses: counters.opening_misses.load(Relaxed),
-            foreign: counters.foreign.load(Relaxed),
-            over_budget: counters.over_budget.load(Relaxed),
-            remembered_refusals: counters.remembered_refusals.load(Relaxed),
-            minted: counters.minted.load(Relaxed),
-            renewed: counters.renewed.load(Relaxed),
-            not_renewed: counters.not_renewed.load(Relaxed),
-            purged: counters.purged.load(Relaxed),
-            sealing_deks: rotors.iter().filter(|r| r.current().is_some()).count() as u64,
-            opening_deks: opening_deks as u64,
-            sealing_survives: rotors.iter().filter_map(|r| r.survives_at(now)).min(),
-            opening_survives,
-            memory_locked: self.arena.locked(),
-        }
     }
 }
 

@@ -4,9 +4,9 @@
 //! Nobody else calls a KMS. A task holds the room only as long as it works, ends by the calls' deadline at the latest, and
 //! is cut off when the room is closed.
 
-use super::calls::{Permit, Rank};
 use super::opening::{self, Entry};
 use super::sealing::{self, Job, Rotor};
+use super::turnstile::{Permit, Rank};
 use super::{Failure, Key, Room, SealError, count, kms};
 use crate::arena::Slot;
 use crate::dek::{self, Dek, Kid, Material, Scope, SealingKey, Unopened};

@@ -1,8 +1,10 @@
 //! The key room on a paused clock, with the fake KMS.
 
 use super::lease::{Lease, Terms};
+use super::opening::Id;
+use super::sealing::Take;
 use super::*;
-use crate::dek;
+use crate::dek::{self, Dek, OpenNeed, Scope, SealNeed, SealingKey};
 use crate::kms::fake::{Fake, Verb};
 use crate::kms::keyring::Keyring;
 use crate::kms::{Failure as Kind, Kms, os_random};
