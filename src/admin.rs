@@ -7,8 +7,10 @@
 
 mod answers;
 mod readiness;
+mod reloading;
 
 pub use readiness::{Checks, Readiness};
+pub use reloading::{Finding, Outcome, Reload, Reloaded};
 
 use crate::keys::Keys;
 use crate::metrics::Metrics;
@@ -93,6 +95,8 @@ pub struct Face {
     pub metrics: Arc<Metrics>,
     /// The admin API: whoever asks for anything must have the token. None: probes alone, for everybody.
     pub admin: Option<(Token, Keys)>,
+    /// Asked by the admin API to read the policies again.
+    pub reload: Option<Arc<dyn Reload>>,
 }
 
 /// A listening socket and what is shown there.
@@ -173,7 +177,7 @@ async fn connection(stream: TcpStream, shown: Arc<Shown>, permit: OwnedSemaphore
         async move {
             let (head, body) = request.into_parts();
             read_over(body).await;
-            Ok::<_, Infallible>(shown.answer(&head))
+            Ok::<_, Infallible>(shown.answer(&head).await)
         }
     });
     let serving = http1::Builder::new()
@@ -209,14 +213,14 @@ fn is_local_name(host: &str) -> bool {
 }
 
 impl Shown {
-    fn answer(&self, head: &Parts) -> Response<Full<Bytes>> {
-        match self.try_answer(head) {
+    async fn answer(&self, head: &Parts) -> Response<Full<Bytes>> {
+        match self.try_answer(head).await {
             Ok(answer) => answer,
             Err(refused) => problem(refused),
         }
     }
 
-    fn try_answer(&self, head: &Parts) -> Result<Response<Full<Bytes>>, Problem> {
+    async fn try_answer(&self, head: &Parts) -> Result<Response<Full<Bytes>>, Problem> {
         self.check_host(head)?;
         if let Some((token, _)) = &self.face.admin {
             let given = bearer(head).ok_or(Problem::Unauthorized)?;
@@ -246,6 +250,14 @@ impl Shown {
                     "data keys let go of: the admin API was asked to"
                 );
                 Ok(answers::purged(key, purged))
+            }
+            (["-", "reload"], Some(_)) => {
+                if head.method != Method::POST {
+                    return Err(Problem::Method("POST"));
+                }
+                let reload = face.reload.as_ref().ok_or(Problem::NotFound)?;
+                let reloaded = reload.reload().await.ok_or(Problem::Ending)?;
+                Ok(answers::reloaded(&reloaded))
             }
             _ => Err(Problem::NotFound),
         }

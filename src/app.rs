@@ -7,25 +7,29 @@
 mod certificates;
 pub mod policies;
 mod prepare;
+pub mod reload;
 mod secrets;
 mod trouble;
 mod warming;
 
 pub use trouble::StartError;
 
-use crate::admin::{self, Readiness};
+use crate::admin::{self, Readiness, Reloaded};
+use crate::body::Body;
 use crate::keys::{self, Keys};
 use crate::kms::Kms;
 use crate::listener::{self, Gauges, Listener, Patience, Socket};
 use crate::metrics::{Listening, Metrics, Reading};
 use crate::policy::Policies;
 use crate::proxy::{self, Proxy};
-use crate::settings::{self, Bind, Settings};
+use crate::settings::{self, Bind, PolicySource, Settings};
 use crate::tls::Identity;
-use crate::upstream::OwnAddresses;
+use crate::upstream::{OwnAddresses, Upstream};
 use prepare::{Prepared, prepare};
+use reload::{Reloader, Reloading, Trigger};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::net::TcpListener;
@@ -60,10 +64,11 @@ impl App {
         let known_to_upstreams = own.clone();
         let prepared = tokio::task::spawn_blocking(move || {
             let mut given = given;
+            let from_files = given.policies.is_none();
             let prepared = prepare(&settings, &mut given, &known_to_upstreams)?;
-            Ok::<_, StartError>((settings, given, prepared))
+            Ok::<_, StartError>((settings, given, prepared, from_files))
         });
-        let (settings, given, prepared) = prepared
+        let (settings, given, prepared, from_files) = prepared
             .await
             .map_err(|error| StartError::System("the start was cut off", error.into()))??;
 
@@ -71,7 +76,11 @@ impl App {
         let sockets = Sockets::bind(&settings, &own).await?;
 
         // Then what runs.
-        Running::begin(&settings, given, prepared, sockets)
+        let paths = match &settings.policy {
+            PolicySource::Directory(directory) if from_files => Some(vec![directory.clone()]),
+            _ => None,
+        };
+        Running::begin(&settings, given, prepared, sockets, paths)
     }
 }
 
@@ -139,6 +148,7 @@ pub struct Running {
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
     keys: Keys,
+    reloading: Reloading,
     draining: watch::Sender<bool>,
     stopping: watch::Sender<bool>,
     serving: JoinSet<()>,
@@ -152,6 +162,7 @@ impl Running {
         given: Given,
         prepared: Prepared,
         sockets: Sockets,
+        paths: Option<Vec<PathBuf>>,
     ) -> Result<Running, StartError> {
         let Prepared {
             policies,
@@ -164,7 +175,7 @@ impl Running {
             token,
         } = prepared;
         let metrics = Arc::new(Metrics::new());
-        let names: Vec<Arc<str>> = keys.iter().map(|key| Arc::clone(&key.name)).collect();
+        let opened: Vec<Arc<str>> = keys.iter().map(|key| Arc::clone(&key.name)).collect();
         let mut room = keys::Settings::new(keys, arena, random);
         room.keys_per_body_max = settings.limits.keys_per_body;
         room.observe = Arc::new(metrics.calls());
@@ -178,6 +189,20 @@ impl Running {
         let readiness = Arc::new(Readiness::default());
         readiness.pass("policy");
         readiness.pass(DRAINING);
+        let roads = roads(settings, &policies, &keys, &metrics, &upstreams)?;
+        let (reloading, reload) = Reloader {
+            paths,
+            stand: reload::Stand {
+                settings: Arc::new(settings.clone()),
+                opened: opened.into(),
+                in_force: Arc::clone(&policies),
+            },
+            roads: roads.clone(),
+            keys: keys.clone(),
+            metrics: Arc::clone(&metrics),
+            readiness: Arc::clone(&readiness),
+        }
+        .start();
         let (draining, drain) = watch::channel(false);
         let (stopping, stop) = watch::channel(false);
         let mut running = Running {
@@ -187,43 +212,21 @@ impl Running {
             readiness: Arc::clone(&readiness),
             metrics: Arc::clone(&metrics),
             keys: keys.clone(),
+            reloading: reloading.clone(),
             draining,
             stopping,
             serving: JoinSet::new(),
             showing: JoinSet::new(),
             background: JoinSet::new(),
         };
+        running.background.spawn(reload);
 
         let mut gauges: Vec<(Arc<str>, Arc<Gauges>)> = Vec::new();
-        for (listener, socket) in settings.listeners.iter().zip(sockets.listeners) {
+        let sockets_and_roads = sockets.listeners.into_iter().zip(roads);
+        for (listener, (socket, (_, proxy))) in settings.listeners.iter().zip(sockets_and_roads) {
             let name = &listener.name;
-            let upstream = upstreams.get(&listener.upstream).cloned().ok_or_else(|| {
-                StartError::Settings(
-                    format!(
-                        "the listener `{name}` has no upstream `{}`",
-                        listener.upstream
-                    ),
-                    "correct `listeners` in the settings".to_owned(),
-                )
-            })?;
-            let limits = proxy::Limits {
-                held_body: settings.limits.held_body,
-                held_total: settings.limits.held_total,
-                in_flight: settings.limits.in_flight,
-                ..proxy::Limits::default()
-            };
-            let accesses = Arc::new(metrics.accesses(name, &policies));
-            let room = Arc::new(keys.clone());
-            let proxy = Proxy::new(
-                Arc::clone(name),
-                upstream,
-                Arc::clone(&policies),
-                room,
-                limits,
-                accesses,
-            );
             let serving = listening(settings, listener, &identities);
-            let serving = Listener::new(socket, Arc::new(proxy), serving).map_err(|error| {
+            let serving = Listener::new(socket, proxy, serving).map_err(|error| {
                 StartError::Settings(
                     error.to_string(),
                     format!("correct `tls` of the listener `{name}`"),
@@ -251,6 +254,7 @@ impl Running {
                 .spawn(certificates::watch(certificates, Arc::clone(&refused)));
         }
         let (ready, dropped) = (Arc::clone(&readiness), given.lines_dropped);
+        let policy = reloading.clone();
         metrics.watch(keys.clone(), move || Reading {
             listeners: gauges
                 .iter()
@@ -263,12 +267,14 @@ impl Running {
             ready: ready.is_ready(),
             lines_dropped: dropped.as_ref().map_or(0, |dropped| dropped()),
             certificates_refused: refused.load(Relaxed),
+            policy: policy.reading(),
         });
 
         let face = |admin| admin::Face {
             readiness: Arc::clone(&readiness),
             metrics: Arc::clone(&metrics),
             admin,
+            reload: Some(Arc::new(reloading.clone())),
         };
         if let Some(socket) = sockets.probes {
             running.probes = Some(running.show("probes", socket, face(None), stop.clone())?);
@@ -277,7 +283,7 @@ impl Running {
             let face = face(Some((token, keys.clone())));
             running.admin = Some(running.show("admin", socket, face, stop)?);
         }
-        for name in names {
+        for name in policies.keys() {
             running
                 .background
                 .spawn(warming::warm(keys.clone(), name, Arc::clone(&readiness)));
@@ -343,6 +349,16 @@ impl Running {
         &self.keys
     }
 
+    /// Reads the policies again and puts them in force if they are good. None: the agent is about to end.
+    pub async fn reload(&self, trigger: Trigger) -> Option<Reloaded> {
+        self.reloading.reload(trigger).await
+    }
+
+    /// Has the policies read again, without waiting for what comes of it.
+    pub fn ask_to_reload(&self, trigger: Trigger) {
+        self.reloading.ask(trigger);
+    }
+
     /// Ends in order: not ready any more, no new connections, the requests in flight finish (for `limits.drain` at
     /// most), the key room closes. Probes and the admin API go last. Nothing of it runs any more when this returns.
     pub async fn drain(mut self) {
@@ -371,6 +387,48 @@ impl Drop for Over {
         self.readiness
             .block(Arc::clone(&self.check), "it does not listen any more");
     }
+}
+
+/// By the listener's name.
+type Roads = Vec<(Arc<str>, Arc<Proxy>)>;
+
+/// What every listener's requests go through, by its name, in the order of the settings.
+fn roads(
+    settings: &Settings,
+    policies: &Arc<Policies>,
+    keys: &Keys,
+    metrics: &Metrics,
+    upstreams: &HashMap<Arc<str>, Upstream<Body>>,
+) -> Result<Roads, StartError> {
+    let mut roads = Vec::new();
+    for listener in &settings.listeners {
+        let name = &listener.name;
+        let upstream = upstreams.get(&listener.upstream).cloned().ok_or_else(|| {
+            StartError::Settings(
+                format!(
+                    "the listener `{name}` has no upstream `{}`",
+                    listener.upstream
+                ),
+                "correct `listeners` in the settings".to_owned(),
+            )
+        })?;
+        let limits = proxy::Limits {
+            held_body: settings.limits.held_body,
+            held_total: settings.limits.held_total,
+            in_flight: settings.limits.in_flight,
+            ..proxy::Limits::default()
+        };
+        let proxy = Proxy::new(
+            Arc::clone(name),
+            upstream,
+            Arc::clone(policies),
+            Arc::new(keys.clone()),
+            limits,
+            Arc::new(metrics.accesses(name, policies)),
+        );
+        roads.push((Arc::clone(name), Arc::new(proxy)));
+    }
+    Ok(roads)
 }
 
 fn listening(

@@ -101,6 +101,8 @@ pub struct Entry {
     pub id: RequestId,
     /// The listener's name in the settings.
     pub listener: Arc<str>,
+    /// The version of the policies that it was handled under, from its head to its answer.
+    pub policy: Option<Arc<str>>,
     /// `None`: no route took it.
     pub route: Option<Arc<str>>,
     /// As the client sent it: any token of RFC 9110, so no label for a metric.
@@ -160,6 +162,7 @@ impl Record {
         let entry = Entry {
             id: RequestId::next(),
             listener,
+            policy: None,
             route: None,
             unmatched: false,
             method,
@@ -188,6 +191,10 @@ impl Record {
     /// The id for the answer and the log.
     pub fn id(&self) -> RequestId {
         self.entry.id
+    }
+    /// The version of the policies that hold for this access.
+    pub fn policy(&mut self, version: &Arc<str>) {
+        self.entry.policy = Some(version.clone());
     }
     /// A route takes the request; `observing`: it only counts.
     pub fn route(&mut self, name: &Arc<str>, observing: bool) {
@@ -312,6 +319,7 @@ fn log(entry: &Entry, note: &str) {
         target: "fieldveil::access",
         request_id = %entry.id,
         listener = &*entry.listener,
+        policy = entry.policy.as_deref(),
         route = entry.route.as_deref(),
         unmatched = entry.unmatched.then_some(true),
         method = entry.method.as_str(),

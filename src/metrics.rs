@@ -12,7 +12,7 @@ mod living;
 mod table;
 
 pub use accesses::Accesses;
-pub use living::{Listening, Reading};
+pub use living::{Listening, PolicyReading, Reading};
 pub use table::{Kind, Row, TABLE, page};
 
 use crate::keys::{self, Keys};

@@ -25,6 +25,8 @@ use crate::context::Class;
 use crate::diagnostic::{Diagnostic, Source, Span};
 use crate::marked::{self, Findings};
 use crate::transform::{Rule, Rules};
+use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 pub use comparison::{Change, Comparison, Direction, compare};
@@ -35,6 +37,8 @@ pub use outside::{TENANT_BYTES_MAX, TenantMissing};
 pub use spelling::PathRefused;
 pub(crate) use written::bad_name;
 
+/// Hexadecimal digits of [`Policies::version`].
+const VERSION_DIGITS: usize = 12;
 /// Characters of a name of a policy, class, key, route, bind or environment.
 pub const NAME_CHARS_MAX: usize = 64;
 /// Classes of one policy.
@@ -146,9 +150,29 @@ pub struct Route {
 }
 
 /// Several policies together: what an agent enforces.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Policies {
     policies: Vec<Policy>,
+    version: Arc<str>,
+}
+
+/// None: every request passes.
+impl Default for Policies {
+    fn default() -> Policies {
+        Policies::of(Vec::new())
+    }
+}
+
+/// What [`Policies::version`] is for policies with these texts, in their order.
+pub fn version<'t>(texts: impl IntoIterator<Item = &'t str>) -> Arc<str> {
+    let mut digest = Sha256::new();
+    texts.into_iter().for_each(|text| digest.update(text));
+    let mut version = String::new();
+    for byte in &digest.finalize()[..VERSION_DIGITS / 2] {
+        // A `String` takes what is written.
+        let _ = write!(version, "{byte:02x}");
+    }
+    version.into()
 }
 
 impl Policy {
@@ -231,10 +255,21 @@ impl Policies {
             }
         }
         if found.is_empty() {
-            Ok(Policies { policies })
+            Ok(Policies::of(policies))
         } else {
             Err(found)
         }
+    }
+
+    fn of(policies: Vec<Policy>) -> Policies {
+        let version = version(policies.iter().map(|policy| policy.source.text()));
+        Policies { policies, version }
+    }
+
+    /// Which version of the policies this is: the first 12 hexadecimal digits of the SHA-256 of all their files, one
+    /// after the other (`cat *.yaml | sha256sum`).
+    pub fn version(&self) -> &Arc<str> {
+        &self.version
     }
 
     /// In the order in which they were given.

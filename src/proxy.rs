@@ -23,11 +23,12 @@ use crate::error::{Code, Error};
 use crate::policy::Policies;
 use crate::transform::{Rules, Tally, plan};
 use crate::upstream::Upstream;
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use refusal::Failure;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -67,14 +68,20 @@ pub trait Exchange {
     fn peer_uid(&self) -> Option<u32>;
 }
 
+/// What holds for a request from its head to its answer; exchanged whole.
+struct InForce {
+    policies: Arc<Policies>,
+    /// Told of every access under them.
+    sink: Arc<dyn Observe>,
+}
+
 /// One listener's road to its upstream.
 pub struct Proxy {
     listener: Arc<str>,
     upstream: Upstream<Body>,
-    policies: RwLock<Arc<Policies>>,
+    in_force: ArcSwap<InForce>,
     keys: Arc<dyn KeySource>,
     limits: Limits,
-    sink: Arc<dyn Observe>,
     in_flight: Arc<Semaphore>,
     room: Room,
     /// Our entry in Via, by which a loop is seen.
@@ -94,22 +101,19 @@ impl Proxy {
         Proxy {
             listener: listener.into(),
             upstream,
-            policies: RwLock::new(policies),
+            in_force: ArcSwap::from_pointee(InForce { policies, sink }),
             keys,
             limits,
-            sink,
             room: Room::new(limits.held_total),
             in_flight: Arc::new(Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS))),
             pseudonym: headers::Pseudonym::new(),
         }
     }
 
-    /// From now on, these policies. Requests that have begun end under the ones that they began with.
-    pub fn enforce(&self, policies: Arc<Policies>) {
-        *self
-            .policies
-            .write()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()) = policies;
+    /// From now on, these policies, and whoever is told of accesses under them. Requests that have begun end under
+    /// the ones that they began with.
+    pub fn enforce(&self, policies: Arc<Policies>, sink: Arc<dyn Observe>) {
+        self.in_force.store(Arc::new(InForce { policies, sink }));
     }
     /// The request permits, to see that all come back.
     pub fn permits(&self) -> Arc<Semaphore> {
@@ -122,15 +126,18 @@ impl Proxy {
         request: Request<Incoming>,
         exchange: &impl Exchange,
     ) -> Response<Body> {
+        let in_force = self.in_force.load_full();
+        let policies = &in_force.policies;
         let mut record = Record::open(
             self.listener.clone(),
             request.method().clone(),
-            self.sink.clone(),
+            in_force.sink.clone(),
         );
+        record.policy(policies.version());
         let version = request.version();
         let carried = match exchange.refusal() {
             Some(code) => Err(Error::from(code).closing()),
-            None => self.carry(request, exchange, &mut record).await,
+            None => self.carry(request, policies, exchange, &mut record).await,
         };
         let mut answer = match carried {
             Ok(mut answer) => {
@@ -160,6 +167,7 @@ impl Proxy {
     async fn carry(
         &self,
         request: Request<Incoming>,
+        policies: &Policies,
         exchange: &impl Exchange,
         record: &mut Record,
     ) -> Result<Response<Body>, Error> {
@@ -169,11 +177,6 @@ impl Proxy {
         let body = Arriving::new(body, version).paced(exchange.pace());
         record.request_bytes(body.size_hint().exact());
         let pending = !body.is_end_stream();
-        let policies = self
-            .policies
-            .read()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .clone();
         let early = |error: Error| if pending { error.closing() } else { error };
         let permit = self
             .in_flight
@@ -184,8 +187,7 @@ impl Proxy {
             headers::join_cookies(&mut head.headers);
         }
         headers::arrive(&head.method, &mut head.headers, &self.pseudonym).map_err(early)?;
-        let way =
-            route::take(&policies, &head, self.upstream.authority(), record).map_err(early)?;
+        let way = route::take(policies, &head, self.upstream.authority(), record).map_err(early)?;
 
         // Outward: nothing goes up before the whole body is known to be what the policy wants it to be.
         let mut body = match &way {

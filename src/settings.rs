@@ -76,6 +76,8 @@ pub struct Settings {
     pub environment: Option<Arc<str>>,
     /// What is enforced.
     pub policy: PolicySource,
+    /// How changes of it are met.
+    pub reload: Reload,
     /// At least one.
     pub listeners: Vec<Listener>,
     /// Each is used by a listener or not; names are unique.
@@ -108,6 +110,24 @@ pub enum PolicySource {
         /// A JSONPath each.
         open: Vec<String>,
     },
+}
+
+/// How the running agent meets changed policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// Whether a policy that protects less than the one in force, or orphans its tokens, may take its place.
+    pub allow_weaker: bool,
+    /// Between two looks at the files.
+    pub look_every: Duration,
+}
+
+impl Default for Reload {
+    fn default() -> Reload {
+        Reload {
+            allow_weaker: false,
+            look_every: Duration::from_secs(5),
+        }
+    }
 }
 
 /// A reverse listener: everything that arrives goes to one upstream.

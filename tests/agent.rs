@@ -10,5 +10,7 @@ mod faces;
 mod harness;
 #[path = "agent/refused.rs"]
 mod refused;
+#[path = "agent/reload.rs"]
+mod reload;
 #[path = "agent/started.rs"]
 mod started;

@@ -1,6 +1,7 @@
 //! What operators and probes are told, as text, JSON or a problem document (RFC 9457).
 
 use super::Checks;
+use super::reloading::{Outcome, Reloaded};
 use crate::keys::KeyState;
 use crate::metrics;
 use bytes::Bytes;
@@ -30,6 +31,8 @@ pub enum Problem {
     Method(&'static str),
     /// No key of this name.
     UnknownKey,
+    /// The agent is about to end.
+    Ending,
 }
 
 impl Problem {
@@ -65,6 +68,12 @@ impl Problem {
                 StatusCode::METHOD_NOT_ALLOWED,
                 "Not with this method",
                 "See the Allow header.",
+            ),
+            Problem::Ending => (
+                "admin-ending",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The agent is about to end",
+                "Ask the one that takes its place.",
             ),
             Problem::UnknownKey => (
                 "admin-unknown-key",
@@ -148,6 +157,11 @@ pub fn ready(checks: &Checks, head: &Parts) -> Answer {
         let mut document = json!({"ready": ready, "blockers": blockers});
         if verbose {
             document["passed"] = passed.iter().map(|name| json!(**name)).collect();
+            let notes = checks.notes.iter();
+            document["notes"] = notes
+                .map(|(name, what)| (name.to_string(), json!(what)))
+                .collect::<serde_json::Map<_, _>>()
+                .into();
         }
         return json(status, &document);
     }
@@ -156,7 +170,10 @@ pub fn ready(checks: &Checks, head: &Parts) -> Answer {
         let _ = writeln!(lines, "[-] {name}: {why}");
     }
     for name in passed {
-        let _ = writeln!(lines, "[+] {name}");
+        let _ = match checks.notes.get(name) {
+            Some(what) => writeln!(lines, "[+] {name}: {what}"),
+            None => writeln!(lines, "[+] {name}"),
+        };
     }
     text(status, lines)
 }
@@ -195,6 +212,35 @@ pub fn keys(states: &[KeyState]) -> Answer {
         })
         .collect();
     json(StatusCode::OK, &json!({"keys": keys}))
+}
+
+/// How a reload went: 200 where the policies that were found are in force, 409 where allowing it is all that is
+/// missing, 503 where it may go well later, 422 where the policies have to be mended.
+pub fn reloaded(reloaded: &Reloaded) -> Answer {
+    let status = match reloaded.outcome {
+        Outcome::Loaded | Outcome::Unchanged => StatusCode::OK,
+        Outcome::Bad => StatusCode::UNPROCESSABLE_ENTITY,
+        Outcome::Weaker => StatusCode::CONFLICT,
+        Outcome::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let findings = reloaded.findings.iter();
+    let findings: Vec<_> = findings
+        .map(|finding| {
+            json!({
+                "code": finding.code,
+                "at": finding.at,
+                "message": finding.message,
+                "hint": finding.hint,
+            })
+        })
+        .collect();
+    let document = json!({
+        "outcome": reloaded.outcome.word(),
+        "version": &*reloaded.version,
+        "candidate": reloaded.candidate.as_deref(),
+        "findings": findings,
+    });
+    json(status, &document)
 }
 
 /// How many data keys were let go of.

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct Readiness {
     /// Why it blocks, if it does.
     checks: Mutex<BTreeMap<Arc<str>, Option<&'static str>>>,
+    /// What is to be said of a check, whether it blocks or not.
+    notes: Mutex<BTreeMap<Arc<str>, String>>,
 }
 
 /// The checks at one moment.
@@ -17,6 +19,8 @@ pub struct Checks {
     pub blockers: Vec<(Arc<str>, &'static str)>,
     /// Names of what does not, by name.
     pub passed: Vec<Arc<str>>,
+    /// What is to be said of some of them, by name.
+    pub notes: BTreeMap<Arc<str>, String>,
 }
 
 impl Readiness {
@@ -32,6 +36,12 @@ impl Readiness {
     /// This does not (any more).
     pub fn pass(&self, name: impl Into<Arc<str>>) {
         self.checks().insert(name.into(), None);
+    }
+
+    /// This is to be said of a check from now on, to whoever asks for all of them.
+    pub fn note(&self, name: impl Into<Arc<str>>, what: String) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.insert(name.into(), what);
     }
 
     /// Nothing stands in the way.
@@ -52,6 +62,11 @@ impl Readiness {
         Checks {
             blockers: blockers.collect(),
             passed: passed.collect(),
+            notes: self
+                .notes
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
         }
     }
 }

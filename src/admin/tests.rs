@@ -36,6 +36,7 @@ fn shown(admin: bool) -> Shown {
         readiness,
         metrics: Arc::default(),
         admin,
+        reload: None,
     };
     Shown {
         face,
@@ -56,7 +57,7 @@ async fn ask(shown: &Shown, line: &str, headers: &[(&str, &str)]) -> Answered {
         request = request.header(*name, *value);
     }
     let (head, ()) = request.body(()).unwrap().into_parts();
-    let (head, body) = shown.answer(&head).into_parts();
+    let (head, body) = shown.answer(&head).await.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     Answered {
         status: head.status,
@@ -165,6 +166,8 @@ async fn probes_are_three_things_and_nothing_else() {
 #[tokio::test]
 async fn readiness_in_json() {
     let shown = shown(false);
+    let readiness = &shown.face.readiness;
+    readiness.note("policy", "as it should be".to_owned());
     for accept in ["application/json", "text/html, Application/JSON;q=0.5"] {
         let answered = ask(&shown, "GET /readyz?verbose", &[("accept", accept)]).await;
         assert_eq!(
@@ -176,6 +179,7 @@ async fn readiness_in_json() {
             "ready": false,
             "blockers": [{"name": "keys:cards", "why": "the KMS does not answer"}],
             "passed": ["policy"],
+            "notes": {"policy": "as it should be"},
         });
         assert_eq!(document, expected);
     }

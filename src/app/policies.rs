@@ -2,11 +2,16 @@
 
 use crate::diagnostic::{Diagnostic, Source, Span};
 use crate::marked::TEXT_BYTES_MAX;
-use crate::policy::{Policies, Policy};
+use crate::policy::{self, Policies, Policy};
 use crate::rehearsal::script::SUFFIX;
+use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What [`Texts`] are known by.
+pub type Fingerprint = [u8; 32];
 
 /// Directories within directories are searched to this depth.
 const WALK_DEPTH_MAX: usize = 16;
@@ -16,38 +21,99 @@ const WALK_DEPTH_MAX: usize = 16;
 /// # Errors
 /// Everything that is wrong with any of them; a path that cannot be read, or that holds no policy, is a finding, too.
 pub fn load(paths: &[PathBuf], environment: Option<&str>) -> Result<Policies, Vec<Diagnostic>> {
-    let mut found = Vec::new();
-    let mut files: Vec<PathBuf> = Vec::new();
-    for path in paths {
-        let before = files.len();
-        if let Err(diagnostics) = walk(path, 0, &is_policy, &mut files) {
-            found.extend(diagnostics);
-        } else if files.len() == before {
-            found.push(about(path, "no-policies", "there is no *.yaml file here"));
+    Texts::read(paths).policies(environment)
+}
+
+/// The files of policies as they were at one moment.
+#[derive(Clone)]
+pub struct Texts {
+    /// In the order in which routes are tried.
+    files: Vec<(PathBuf, Result<String, Vec<Diagnostic>>)>,
+    /// What was wrong before a file was come to.
+    found: Vec<Diagnostic>,
+}
+
+impl Texts {
+    /// Reads files, and the policies below directories.
+    pub fn read(paths: &[PathBuf]) -> Texts {
+        let mut found = Vec::new();
+        let mut files: Vec<PathBuf> = Vec::new();
+        for path in paths {
+            let before = files.len();
+            if let Err(diagnostics) = walk(path, 0, &is_policy, &mut files) {
+                found.extend(diagnostics);
+            } else if files.len() == before {
+                found.push(about(path, "no-policies", "there is no *.yaml file here"));
+            }
+        }
+        let mut seen = Vec::new();
+        files.retain(|file| {
+            let real = fs::canonicalize(file).unwrap_or_else(|_| file.clone());
+            let new = !seen.contains(&real);
+            seen.push(real);
+            new
+        });
+        let files = files.into_iter().map(|file| {
+            let text = text(&file);
+            (file, text)
+        });
+        Texts {
+            files: files.collect(),
+            found,
         }
     }
-    let mut seen = Vec::new();
-    files.retain(|file| {
-        let real = fs::canonicalize(file).unwrap_or_else(|_| file.clone());
-        let new = !seen.contains(&real);
-        seen.push(real);
-        new
-    });
-    let mut policies = Vec::new();
-    for file in &files {
-        match text(file)
-            .and_then(|text| Policy::load(&text, &file.display().to_string(), environment))
-        {
-            Ok(policy) => policies.push(policy),
-            Err(diagnostics) => found.extend(diagnostics),
+
+    /// Differs where the texts, their names, or what is wrong with them do.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut digest = Sha256::new();
+        let mut add = |part: &str| {
+            digest.update((part.len() as u64).to_le_bytes());
+            digest.update(part);
+        };
+        for (file, text) in &self.files {
+            add(&file.to_string_lossy());
+            match text {
+                Ok(text) => add(text),
+                Err(found) => found.iter().for_each(|one| add(&one.to_string())),
+            }
         }
+        self.found.iter().for_each(|one| add(&one.to_string()));
+        digest.finalize().into()
     }
-    match Policies::new(policies) {
-        Ok(policies) if found.is_empty() => Ok(policies),
-        Ok(_) => Err(found),
-        Err(diagnostics) => {
-            found.extend(diagnostics);
-            Err(found)
+
+    /// The version of the policies that these are, if they are any ([`policy::version`]).
+    pub fn version(&self) -> Arc<str> {
+        let texts = self.files.iter().map(|(_, text)| text.as_deref());
+        policy::version(texts.map(|text| text.unwrap_or_default()))
+    }
+
+    /// Whether all of them could be read.
+    pub fn are_whole(&self) -> bool {
+        self.found.is_empty() && self.files.iter().all(|(_, text)| text.is_ok())
+    }
+
+    /// Checks them, and all of them together.
+    ///
+    /// # Errors
+    /// As those of [`load`].
+    pub fn policies(self, environment: Option<&str>) -> Result<Policies, Vec<Diagnostic>> {
+        let mut found = self.found;
+        let mut policies = Vec::new();
+        for (file, text) in self.files {
+            match text
+                .and_then(|text| Policy::load(&text, &file.display().to_string(), environment))
+            {
+                Ok(policy) => policies.push(policy),
+                Err(diagnostics) => found.extend(diagnostics),
+            }
+        }
+        match Policies::new(policies) {
+            Ok(policies) if found.is_empty() => Ok(policies),
+            Ok(_) => Err(found),
+            Err(diagnostics) => {
+                found.extend(diagnostics);
+                Err(found)
+            }
         }
     }
 }

@@ -69,7 +69,14 @@ pub fn prepare(
     }
     let arena = Arena::new().map_err(|error| StartError::System("no memory for keys", error))?;
     let random = os_random();
-    let named = settings.keys_for(&policies.keys())?;
+    // Those that no policy uses as yet, too: one that comes later may.
+    let mut named = settings.keys_for(&policies.keys())?;
+    let used = named.len();
+    for key in &settings.keys {
+        if !named[..used].iter().any(|known| known.name == key.name) {
+            named.push(key.clone());
+        }
+    }
     let kmss = kmss(settings, &named, given, &arena, &random)?;
     let keys = named
         .iter()
@@ -93,7 +100,7 @@ pub fn prepare(
 }
 
 /// A policy that names other hosts than the upstreams would protect nothing, and every answer would be 200.
-fn check_coverage(settings: &Settings, policies: &Policies) -> Result<(), StartError> {
+pub fn check_coverage(settings: &Settings, policies: &Policies) -> Result<(), StartError> {
     let mut missed = Vec::new();
     for listener in &settings.listeners {
         let upstream = settings.upstream(&listener.upstream);

@@ -17,7 +17,7 @@ use crate::kms::keyring::Keyring;
 use crate::kms::{Kms, os_random};
 use crate::policy::{Policies, Policy};
 use crate::settings::{
-    Bind, Ca, Limits, Listener, Log, PolicySource, Settings, Speak, Upstream, Url,
+    Bind, Ca, Limits, Listener, Log, PolicySource, Reload, Settings, Speak, Upstream, Url,
 };
 use crate::telemetry;
 use api::Api;
@@ -148,6 +148,7 @@ fn settings(upstream: SocketAddr) -> Settings {
             seal: Vec::new(),
             open: Vec::new(),
         },
+        reload: Reload::default(),
         listeners: vec![Listener {
             name: "demo".into(),
             bind: Bind::Tcp(ANYWHERE),

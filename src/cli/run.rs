@@ -1,8 +1,9 @@
 //! `fieldveil run`: an agent from settings, until it is told to end.
 //!
-//! SIGTERM and SIGINT end it in order; a second one at once.
+//! SIGTERM and SIGINT end it in order; a second one at once. SIGHUP has it read its policies again.
 
 use super::{Exit, Output, RunArgs, colour, trouble};
+use crate::app::reload::Trigger;
 use crate::app::{App, Given, Running, StartError};
 use crate::settings::{LogFormat, LogLevel, Settings};
 use crate::telemetry;
@@ -37,11 +38,23 @@ pub fn run(args: RunArgs, output: Output) -> Exit {
     };
     on_a_runtime(output, async {
         let mut signals = Signals::new()?;
-        tokio::select! {
+        // From now on it does not end the program: one that comes too early waits.
+        let mut hangup = listen(SignalKind::hangup())?;
+        let started = tokio::select! {
             biased;
-            () = signals.next() => Ok(Exit::Success),
-            started = App::start(settings, given) => Ok(signals.run(started?).await),
+            () = signals.next() => return Ok(Exit::Success),
+            started = App::start(settings, given) => started?,
+        };
+        let asking = async {
+            while hangup.recv().await.is_some() {
+                started.ask_to_reload(Trigger::Signal);
+            }
+        };
+        tokio::select! {
+            () = signals.next() => {}
+            () = asking => {}
         }
+        Ok(signals.end(started).await)
     })
 }
 
@@ -70,7 +83,6 @@ pub(super) struct Signals {
 impl Signals {
     /// From now on they do not end it by themselves. Errors: the system refuses.
     pub fn new() -> Result<Signals, StartError> {
-        let listen = |kind| signal(kind).map_err(|error| StartError::System("signals", error));
         Ok(Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
@@ -85,9 +97,8 @@ impl Signals {
         }
     }
 
-    /// Lets an agent run until the first, and end until the second.
-    pub async fn run(&mut self, running: Running) -> Exit {
-        self.next().await;
+    /// Ends an agent in order, or at the next one at once.
+    async fn end(&mut self, running: Running) -> Exit {
         tokio::select! {
             () = running.drain() => Exit::Success,
             () = self.next() => {
@@ -96,6 +107,10 @@ impl Signals {
             }
         }
     }
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, StartError> {
+    signal(kind).map_err(|error| StartError::System("signals", error))
 }
 
 fn read(path: &Path) -> io::Result<String> {

@@ -2,7 +2,8 @@
 
 use super::table::{
     CERTIFICATES_REFUSED, CONNECTIONS, DATA_KEYS, HITS, IN_FLIGHT, LINES_DROPPED, MEMORY_LOCKED,
-    MINTED, MISSES, NOT_RENEWED, PURGED, READY, REFUSED_RECORDS, RENEWED, SURVIVAL,
+    MINTED, MISSES, NOT_RENEWED, POLICY, POLICY_LOADED, POLICY_RELOADS, PURGED, READY,
+    REFUSED_RECORDS, RENEWED, SURVIVAL,
 };
 use super::{Kind, Row};
 use crate::keys::Keys;
@@ -23,6 +24,23 @@ pub struct Reading {
     pub lines_dropped: u64,
     /// Changed files of certificates that were no good.
     pub certificates_refused: u64,
+    /// The policies in force, and how reloads of them went.
+    pub policy: PolicyReading,
+}
+
+/// The policies at this moment.
+#[derive(Clone, Debug, Default)]
+pub struct PolicyReading {
+    /// Of those in force.
+    pub version: Arc<str>,
+    /// When they were put in force, in seconds since 1970.
+    pub loaded_at: f64,
+    /// Reloads that put others in force.
+    pub loaded: u64,
+    /// Reloads that found the same.
+    pub unchanged: u64,
+    /// Reloads that were refused.
+    pub refused: u64,
 }
 
 /// One listener at this moment.
@@ -140,6 +158,19 @@ impl Collector for Living {
             ("remembered", now.remembered_refusals as f64),
         ];
         family(encoder, &REFUSED_RECORDS, reasons)?;
+        let policy = &reading.policy;
+        let (stem, unit) = POLICY.stem();
+        let version = [(POLICY.labels[0], &*policy.version)];
+        encoder
+            .encode_descriptor(stem, POLICY.help, unit.as_ref(), MetricType::Info)?
+            .encode_info(&version.as_slice())?;
+        family(encoder, &POLICY_LOADED, [("", policy.loaded_at)])?;
+        let outcomes = [
+            ("loaded", policy.loaded as f64),
+            ("unchanged", policy.unchanged as f64),
+            ("refused", policy.refused as f64),
+        ];
+        family(encoder, &POLICY_RELOADS, outcomes)?;
         for (row, value) in [
             (&MINTED, now.minted),
             (&RENEWED, now.renewed),

@@ -109,6 +109,12 @@ rows! {
         "1: /readyz says yes"
     LINES_DROPPED Counter "fieldveil_log_lines_dropped_total" []
         "Lines of the log that nobody took in time: standard error was blocked"
+    POLICY Info "fieldveil_policy_info" ["version"]
+        "The version of the policies in force: the first 12 hexadecimal digits of the SHA-256 of their files, one after the other"
+    POLICY_LOADED Gauge "fieldveil_policy_loaded_timestamp_seconds" []
+        "When the policies in force were put in force, in seconds since 1970"
+    POLICY_RELOADS Counter "fieldveil_policy_reloads_total" ["outcome"]
+        "Reloads of the policies since the start: `loaded`, `unchanged`, or `refused` (the old ones stay in force)"
     CERTIFICATES_REFUSED Counter "fieldveil_certificates_refused_total" []
         "Changed certificate or key files that were no good: the old certificate stays in force"
     BUILD Info "fieldveil_build_info" ["version"]
@@ -148,6 +154,8 @@ pub fn page() -> String {
          | Are requests refused, and why? | `sum by (outcome) (rate(fieldveil_requests_total{outcome!=\"answered\"}[5m]))` |\n\
          | What does the agent cost? | `histogram_quantile(0.99, sum by (le) (rate(fieldveil_request_added_seconds_bucket[5m])))` |\n\
          | How long can it do without the KMS? | `min(fieldveil_outage_survival_seconds) < 300` |\n\
+         | Was a new policy refused? | `increase(fieldveil_policy_reloads_total{outcome=\"refused\"}[10m]) > 0` |\n\
+         | Do all agents enforce the same policy? | `count(count by (version) (fieldveil_policy_info)) > 1` |\n\
          | Is a key withdrawn? | `increase(fieldveil_data_keys_revoked_total[5m]) > 0` |\n",
     );
     page

@@ -101,6 +101,13 @@ async fn everything() -> Metrics {
         ready: true,
         lines_dropped: 9,
         certificates_refused: 3,
+        policy: PolicyReading {
+            version: "0123456789ab".into(),
+            loaded_at: 17.0,
+            loaded: 1,
+            unchanged: 2,
+            refused: 4,
+        },
     });
     metrics
 }
@@ -109,6 +116,9 @@ async fn everything() -> Metrics {
 async fn what_happened_is_counted() {
     let metrics = everything().await;
     for line in [
+        r#"fieldveil_policy_info{version="0123456789ab"} 1"#,
+        r#"fieldveil_policy_loaded_timestamp_seconds 17.0"#,
+        r#"fieldveil_policy_reloads_total{outcome="refused"} 4"#,
         r#"fieldveil_requests_total{listener="out",route="people",outcome="answered"} 2"#,
         r#"fieldveil_requests_total{listener="out",route="people",outcome="not-json"} 1"#,
         r#"fieldveil_requests_total{listener="out",route="people",outcome="aborted"} 0"#,

@@ -42,7 +42,12 @@ impl Policy {
                 bind: Vec::new(),
             }));
         }
-        made.policy(opening)
+        let mut policy = made.policy(opening)?;
+        // So that other flags are another version.
+        let written = seal.iter().map(|flag| format!("--seal {flag}\n"));
+        let written = written.chain(open.iter().map(|flag| format!("--open {flag}\n")));
+        policy.source = Source::new("--seal", &written.collect::<String>());
+        Ok(policy)
     }
 }
 

@@ -101,6 +101,7 @@ pub(super) fn check(
     Some(Settings {
         environment: file.environment.map(|environment| environment.value.into()),
         policy: policy.ok().flatten()?,
+        reload: file.reload,
         listeners,
         upstreams,
         kms,

@@ -3,7 +3,7 @@
 use super::amount::{duration, show_duration, show_size, size};
 use super::edges::{UpstreamTls, listener_tls, place, socket_mode, speak, upstream_tls};
 use super::keys::{KeyWords, KmsWords, key, kms};
-use super::{Bind, LogFormat, LogLevel, Speak, TlsFiles, Url};
+use super::{Bind, LogFormat, LogLevel, Reload, Speak, TlsFiles, Url};
 use crate::diagnostic::{Span, quoted};
 use crate::marked::{Fields, Findings, Marked, Node, Value, not_built};
 use std::net::SocketAddr;
@@ -23,6 +23,7 @@ pub(super) struct SettingsFile {
     pub known_kms: Vec<String>,
     pub environment: Option<Marked<String>>,
     pub policies: Option<PathBuf>,
+    pub reload: Reload,
     pub listeners: Vec<ListenerWords>,
     pub upstreams: Vec<UpstreamWords>,
     pub kms: Vec<KmsWords>,
@@ -89,7 +90,7 @@ pub(super) fn read(root: &Node, base: &Path, findings: &mut Findings<'_>) -> Opt
         ..SettingsFile::default()
     };
     if let Some(node) = fields.take("policy") {
-        file.policies = policy(node, base, findings);
+        (file.policies, file.reload) = policy(node, base, findings);
     }
     if let Some(node) = fields.take("listeners") {
         let items = findings.list(node, "`listeners`");
@@ -197,14 +198,26 @@ pub(super) fn path(
     Some(base.join(text.value))
 }
 
-fn policy(node: &Node, base: &Path, findings: &mut Findings<'_>) -> Option<PathBuf> {
-    let mut fields = findings.fields(node, "`policy`")?;
+fn policy(node: &Node, base: &Path, findings: &mut Findings<'_>) -> (Option<PathBuf>, Reload) {
+    let mut reload = Reload::default();
+    let Some(mut fields) = findings.fields(node, "`policy`") else {
+        return (None, reload);
+    };
     let dir = fields
         .require("dir", findings)
         .and_then(|node| path(node, base, "`dir`", findings));
-    fields.not_built(&["allow_weaker"], findings);
+    let weaker = fields.take("allow_weaker");
+    if let Some(may) = weaker.and_then(|node| findings.boolean(node, "`allow_weaker`")) {
+        reload.allow_weaker = may;
+    }
+    let every = fields.take("look_every");
+    if let Some(every) =
+        every.and_then(|node| period(node, "`look_every`", millis(100, 3600), findings))
+    {
+        reload.look_every = every;
+    }
     fields.finish(findings);
-    dir
+    (dir, reload)
 }
 
 /// `127.0.0.1:8080` or `[::1]:8080`: an address, so that nothing is looked up to listen.

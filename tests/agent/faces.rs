@@ -217,11 +217,15 @@ async fn readiness_names_what_stands_in_its_way() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let ready = probe(probes, "/readyz?verbose").await;
+    let version = fieldveil::policy::version(["--seal $..ssn\n"]);
     assert_eq!(
         ready,
         (
             200,
-            "ready\n[+] draining\n[+] keys:default\n[+] listener:out\n[+] policy\n".to_owned()
+            format!(
+                "ready\n[+] draining\n[+] keys:default\n[+] listener:out\n\
+                 [+] policy: version {version} is in force\n"
+            )
         )
     );
     let (keys, listener) = (running.keys().clone(), running.listeners()[0].1);
