@@ -272,11 +272,13 @@ impl Record {
             both(|tally| sum(&tally.sealed)),
             both(|tally| sum(&tally.opened))
         );
-        let others: [(&str, u64); 4] = [
+        let others: [(&str, u64); 6] = [
             ("kept", both(|tally| sum(&tally.kept))),
             ("strays", both(|tally| tally.strays)),
             ("unclaimed", both(|tally| tally.unclaimed)),
             ("plaintext", both(|tally| tally.plaintext)),
+            ("near-misses", both(|tally| tally.near_misses)),
+            ("nulled", both(|tally| tally.nulled)),
         ];
         for (name, count) in others.into_iter().filter(|(_, count)| *count > 0) {
             let _ = write!(text, ", {name}={count}");
@@ -367,6 +369,8 @@ impl fmt::Display for Counts<'_> {
             ("strays", tally.strays),
             ("unclaimed", tally.unclaimed),
             ("plaintext", tally.plaintext),
+            ("near-misses", tally.near_misses),
+            ("nulled", tally.nulled),
         ];
         for (what, count) in others.into_iter().filter(|(_, count)| *count > 0) {
             write!(f, "{space}{what}={count}")?;

@@ -28,8 +28,8 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use table::{
-    ADDED, BUILD, DURATION, FIELDS, KMS_CALLS, KMS_DURATION, LEFT, OBSERVED, PLAINTEXT, REQUESTS,
-    REVOKED, STRAYS, UNCLAIMED, UNMATCHED, UNREAD,
+    ADDED, BUILD, DURATION, FIELDS, KMS_CALLS, KMS_DURATION, LEFT, NEAR_MISSES, NULLED, OBSERVED,
+    PLAINTEXT, REQUESTS, REVOKED, STRAYS, UNCLAIMED, UNMATCHED, UNREAD,
 };
 
 /// The Content-Type of [`Metrics::encode`].
@@ -84,6 +84,8 @@ struct Families {
     strays: Many<Counter, 1>,
     unclaimed: Many<Counter, 1>,
     plaintext: Many<Counter, 1>,
+    near_misses: Many<Counter, 1>,
+    nulled: Many<Counter, 1>,
     unread: Many<Counter, 2>,
     revoked: Many<Counter, 2>,
     kms_calls: Many<Counter, 3>,
@@ -103,6 +105,8 @@ impl Families {
             strays: Many::new(&STRAYS, Counter::default),
             unclaimed: Many::new(&UNCLAIMED, Counter::default),
             plaintext: Many::new(&PLAINTEXT, Counter::default),
+            near_misses: Many::new(&NEAR_MISSES, Counter::default),
+            nulled: Many::new(&NULLED, Counter::default),
             unread: Many::new(&UNREAD, Counter::default),
             revoked: Many::new(&REVOKED, Counter::default),
             kms_calls: Many::new(&KMS_CALLS, Counter::default),
@@ -134,6 +138,8 @@ impl Families {
         add(registry, &self.strays);
         add(registry, &self.unclaimed);
         add(registry, &self.plaintext);
+        add(registry, &self.near_misses);
+        add(registry, &self.nulled);
         add(registry, &self.unread);
         add(registry, &self.revoked);
         add(registry, &self.kms_calls);

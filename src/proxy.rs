@@ -267,7 +267,7 @@ impl Proxy {
         }
         let mut out = Vec::new();
         let tally = plan.apply(body, &ring, &mut entropy::fill, &mut out)?;
-        let replaced = !(tally.sealed.is_empty() && tally.opened.is_empty());
+        let replaced = tally.replaces();
         held::shrink(&mut held.room, body.len().max(out.len()));
         Ok((replaced.then(|| out.into()), tally))
     }

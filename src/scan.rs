@@ -86,6 +86,15 @@ pub struct Counted {
     pub first: usize,
 }
 
+/// Members whose names are nearly watched ones ([`Automaton::watching`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Near {
+    /// How many.
+    pub names: u32,
+    /// Where the value of the first one starts, if there is one.
+    pub first: usize,
+}
+
 /// What the scan of a whole document found.
 #[derive(Debug, Default)]
 pub struct Found {
@@ -93,6 +102,8 @@ pub struct Found {
     pub hits: Vec<Hit>,
     /// See [`Interest::COUNTED`].
     pub counted: Counted,
+    /// See [`Automaton::watching`].
+    pub near: Near,
 }
 
 /// Scans a document that is held whole.

@@ -36,6 +36,18 @@ pub enum Attitude {
     Reject,
 }
 
+/// What becomes of a token at an opening place that does not open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Fallback {
+    /// It stays, sealed, and is counted.
+    #[default]
+    Leave,
+    /// `null` stands in its place, and it is counted.
+    Null,
+    /// The body is refused.
+    Reject,
+}
+
 /// Where a bound value comes from.
 #[derive(Clone, Debug)]
 pub enum BindSource {
@@ -85,8 +97,28 @@ pub struct Manner {
     pub stray: Attitude,
     /// Scalar leaves that no rule names.
     pub unclaimed: Attitude,
+    /// Values at the opening place of a named class that are no token.
+    pub plaintext: Attitude,
+    /// Members whose names are those of a sealing rule's path but for their spelling.
+    pub near_miss: Attitude,
+    /// Tokens at opening places that do not open.
+    pub unopened: Fallback,
     /// The most containers inside of each other.
     pub depth_max: usize,
+}
+
+/// What a request's side means that says nothing of all this.
+impl Default for Manner {
+    fn default() -> Manner {
+        Manner {
+            stray: Attitude::Report,
+            unclaimed: Attitude::Allow,
+            plaintext: Attitude::Report,
+            near_miss: Attitude::Report,
+            unopened: Fallback::Leave,
+            depth_max: 128,
+        }
+    }
 }
 
 /// A rule that cannot be compiled.
@@ -142,6 +174,21 @@ pub enum Refusal {
         /// Where it starts.
         offset: usize,
     },
+    /// A value at the opening place of a named class that is no token.
+    Plaintext {
+        /// Where it starts.
+        offset: usize,
+    },
+    /// A token at an opening place that does not open.
+    Unopened {
+        /// Where it starts.
+        offset: usize,
+    },
+    /// A member whose name is that of a sealing rule's path but for its spelling.
+    NearMiss {
+        /// Where its value starts.
+        offset: usize,
+    },
     /// Its token would be longer than 1 MiB.
     TooLong {
         /// Where the value starts.
@@ -167,6 +214,9 @@ impl Refusal {
             Refusal::Unchecked { .. } => "unchecked",
             Refusal::Stray { .. } => "stray",
             Refusal::Unclaimed { .. } => "unclaimed",
+            Refusal::Plaintext { .. } => "plaintext",
+            Refusal::Unopened { .. } => "unopened",
+            Refusal::NearMiss { .. } => "near-miss",
             Refusal::TooLong { .. } => "too-long",
             Refusal::TooMany => "too-many",
             Refusal::Unevaluable { .. } => "unevaluable",
@@ -183,17 +233,26 @@ pub struct Tally {
     pub kept: Vec<(Arc<Class>, u32)>,
     /// Tokens opened, by class.
     pub opened: Vec<(Arc<Class>, u32)>,
-    /// Tokens at opening places that stayed sealed, by reason word.
+    /// Tokens at opening places that stayed sealed, or that `null` stands for now, by reason word.
     pub left: Vec<(&'static str, u32)>,
+    /// How many of those `null` stands for.
+    pub nulled: u32,
     /// Tokens where no rule seals or opens.
     pub strays: u32,
     /// Scalars that no rule names.
     pub unclaimed: u32,
     /// Values at the opening place of a named class that are no token.
     pub plaintext: u32,
+    /// Members whose names are those of a sealing rule's path but for their spelling.
+    pub near_misses: u32,
 }
 
 impl Tally {
+    /// Something of the body was replaced.
+    pub fn replaces(&self) -> bool {
+        !(self.sealed.is_empty() && self.opened.is_empty()) || self.nulled > 0
+    }
+
     /// One more token stays sealed. The list is short: there are few reasons.
     fn leave(&mut self, reason: &'static str) {
         match self.left.iter_mut().find(|(known, _)| *known == reason) {

@@ -81,6 +81,7 @@ fn rules() -> Rules {
         stray: Attitude::Report,
         unclaimed: Attitude::Allow,
         depth_max: 128,
+        ..Manner::default()
     };
     Rules::compile(vec![rule], manner).expect("good rules")
 }

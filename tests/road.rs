@@ -24,3 +24,5 @@ mod refused;
 mod rewriting;
 #[path = "road/tls.rs"]
 mod tls;
+#[path = "road/words.rs"]
+mod words;

@@ -62,6 +62,7 @@ fn compile(paths: &[&str], action: &Action) -> Rules {
         stray: Attitude::Report,
         unclaimed: Attitude::Allow,
         depth_max: 128,
+        ..Manner::default()
     };
     Rules::compile(rules, manner).expect("good rules")
 }

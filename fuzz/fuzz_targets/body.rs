@@ -52,6 +52,7 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| {
         stray: Attitude::Report,
         unclaimed: Attitude::Report,
         depth_max: DEPTH_MAX,
+        ..Manner::default()
     };
     Rules::compile(rules, manner).expect("good rules")
 });

@@ -159,6 +159,8 @@ impl Accesses {
             (tally.strays, &self.families.strays),
             (tally.unclaimed, &self.families.unclaimed),
             (tally.plaintext, &self.families.plaintext),
+            (tally.near_misses, &self.families.near_misses),
+            (tally.nulled, &self.families.nulled),
         ] {
             if count > 0 {
                 family.of([route]).inc_by(u64::from(count));

@@ -75,6 +75,10 @@ rows! {
         "Scalars that no rule names"
     PLAINTEXT Counter "fieldveil_plaintext_values_total" ["route"]
         "Values at the opening place of a named class that are no token"
+    NEAR_MISSES Counter "fieldveil_near_misses_total" ["route"]
+        "Members whose names are those of a sealing rule's path but for their spelling"
+    NULLED Counter "fieldveil_tokens_nulled_total" ["route"]
+        "Of the tokens that stayed sealed, those that `null` stands for in the answer (`unopened: null`)"
     UNREAD Counter "fieldveil_unread_bodies_total" ["route", "reason"]
         "Bodies that passed sealed, because they could not be read"
 

@@ -63,6 +63,8 @@ async fn everything() -> Metrics {
         strays: 5,
         unclaimed: 6,
         plaintext: 7,
+        near_misses: 8,
+        nulled: 9,
     };
     let mut answered = record(false);
     answered.tally(Side::Request, tally.clone());
@@ -136,6 +138,8 @@ async fn what_happened_is_counted() {
         r#"fieldveil_stray_tokens_total{route="people"} 10"#,
         r#"fieldveil_unclaimed_values_total{route="people"} 12"#,
         r#"fieldveil_plaintext_values_total{route="people"} 14"#,
+        r#"fieldveil_near_misses_total{route="people"} 16"#,
+        r#"fieldveil_tokens_nulled_total{route="people"} 18"#,
         r#"fieldveil_unread_bodies_total{route="people",reason="coding"} 1"#,
         r#"fieldveil_kms_calls_total{kms="fake",verb="wrap",outcome="ok"} 1"#,
         r#"fieldveil_kms_call_duration_seconds_count{kms="fake",verb="wrap"} 1"#,

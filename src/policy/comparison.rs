@@ -7,7 +7,7 @@ mod rules;
 
 use super::{Mode, Policies, Policy, Route, TenantSource, Unmatched};
 use crate::context::Class;
-use crate::transform::{Action, Attitude, Rule};
+use crate::transform::{Action, Attitude, Fallback, Rule};
 use rules::{Side, binds, same_action};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -389,6 +389,8 @@ fn one_route(old: &Route, new: &Route, notes: &mut Notes) {
         for (code, was, is) in [
             ("unclaimed", old_manner.unclaimed, new_manner.unclaimed),
             ("stray", old_manner.stray, new_manner.stray),
+            ("plaintext", old_manner.plaintext, new_manner.plaintext),
+            ("near_miss", old_manner.near_miss, new_manner.near_miss),
         ] {
             let (was, is) = (word(was), word(is));
             notes.ranked(
@@ -399,6 +401,15 @@ fn one_route(old: &Route, new: &Route, notes: &mut Notes) {
                 (was.1, is.1),
             );
         }
+        // What does not open shows nothing; to answer with a token after all is less strict than not to answer.
+        let word = |fallback| match fallback {
+            Fallback::Leave => (0, "leave"),
+            Fallback::Null => (1, "null"),
+            Fallback::Reject => (2, "reject"),
+        };
+        let (was, is) = (word(old_manner.unopened), word(new_manner.unopened));
+        let ranks = (was.0, is.0);
+        notes.ranked("unopened", &about, "`unopened`", ranks, (was.1, is.1));
         let side = Side {
             about: &about,
             is_request: side == "request",

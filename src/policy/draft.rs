@@ -194,11 +194,27 @@ impl<'w> RouteDraft<'w> {
             changed.map(|c| c.response),
             Attitude::Allow,
         );
-        for (side, manner, rules) in [
+        let written = [words.request.manner, words.response.manner];
+        let overlaid = changed.map(|c| [c.request, c.response]).unwrap_or_default();
+        for (index, (side, manner, rules)) in [
             ("request", request_manner, &self.request),
             ("response", response_manner, &self.response),
-        ] {
+        ]
+        .into_iter()
+        .enumerate()
+        {
             let rejects = [manner.stray, manner.unclaimed].contains(&Attitude::Reject);
+            if let Some((word, deed)) = idle(rules, [written[index], overlaid[index]]) {
+                findings.at_with_hint(
+                    "no-rules",
+                    words.name.span,
+                    format!(
+                        "the `{side}` of this route says `{word}`, and has no rule that {deed}"
+                    ),
+                    "leave the word out, or add such a rule",
+                );
+                return None;
+            }
             if rejects && rules.is_empty() {
                 findings.at_with_hint(
                     "no-rules",
@@ -229,6 +245,23 @@ impl<'w> RouteDraft<'w> {
     }
 }
 
+/// A word that is there for rules of a kind of which there is none, and that kind.
+fn idle(rules: &[Rule], said: [MannerWords; 2]) -> Option<(&'static str, &'static str)> {
+    let opens = rules.iter().any(|r| matches!(r.action, Action::Open(_)));
+    let seals = rules.iter().any(|r| matches!(r.action, Action::Seal(_)));
+    let is_said = |is: fn(&MannerWords) -> bool| said.iter().any(is);
+    if !opens && is_said(|words| words.plaintext.is_some()) {
+        return Some(("plaintext", "opens"));
+    }
+    if !opens && is_said(|words| words.unopened.is_some()) {
+        return Some(("unopened", "opens"));
+    }
+    if !seals && is_said(|words| words.near_miss.is_some()) {
+        return Some(("near_miss", "seals"));
+    }
+    None
+}
+
 fn manner(base: MannerWords, changed: Option<MannerWords>, stray: Attitude) -> Manner {
     let changed = changed.unwrap_or_default();
     Manner {
@@ -237,6 +270,9 @@ fn manner(base: MannerWords, changed: Option<MannerWords>, stray: Attitude) -> M
             .unclaimed
             .or(base.unclaimed)
             .unwrap_or(Attitude::Allow),
+        plaintext: changed.plaintext.or(base.plaintext).unwrap_or_default(),
+        near_miss: changed.near_miss.or(base.near_miss).unwrap_or_default(),
+        unopened: changed.unopened.or(base.unopened).unwrap_or_default(),
         depth_max: DEPTH_MAX,
     }
 }

@@ -141,6 +141,7 @@ impl Made {
                 stray,
                 unclaimed: Attitude::Allow,
                 depth_max: DEPTH_MAX,
+                ..Manner::default()
             };
             Rules::compile(rules, manner).map_err(|error| {
                 let text = texts.get(error.rule).map_or("", String::as_str);

@@ -176,12 +176,36 @@ pub fn policy() -> Value {
             choice(&ATTITUDES),
         )
     };
+    let others = || {
+        [
+            (
+                "plaintext",
+                "Values at the opening place of a class that are no token",
+                choice(&ATTITUDES),
+            ),
+            (
+                "unopened",
+                "Tokens at opening places that do not open: leave them, put null there, or refuse the body",
+                // YAML's null is the word here.
+                json!({"enum": ["leave", "null", null, "reject"]}),
+            ),
+            (
+                "near_miss",
+                "Members whose names are those of a sealing rule's path but for their spelling",
+                choice(&ATTITUDES),
+            ),
+        ]
+    };
+    let side = |what: &str, words: &[(&'static str, &'static str, Value)]| {
+        let words: Vec<_> = words.iter().cloned().chain(others()).collect();
+        mapping(what, &words)
+    };
     let in_order = "In order: on one value the first rule that applies wins";
-    let request = mapping(
+    let request = side(
         "The rules for requests",
         &[unclaimed(), stray(), ("rules", in_order, rules.clone())],
     );
-    let response = mapping(
+    let response = side(
         "The rules for responses",
         &[unclaimed(), ("rules", in_order, rules)],
     );
@@ -209,12 +233,12 @@ pub fn policy() -> Value {
             (
                 "request",
                 "What differs for requests",
-                mapping("For requests", &[unclaimed(), stray()]),
+                side("For requests", &[unclaimed(), stray()]),
             ),
             (
                 "response",
                 "What differs for responses",
-                mapping("For responses", &[unclaimed()]),
+                side("For responses", &[unclaimed()]),
             ),
         ],
     );

@@ -3,7 +3,7 @@
 use super::written::{Text, bounded, one_of, pattern};
 use super::{BINDS_MAX, RULES_MAX};
 use crate::marked::{Fields, Findings, Marked, Node, Value, not_built};
-use crate::transform::Attitude;
+use crate::transform::{Attitude, Fallback};
 
 #[derive(Default)]
 pub(super) struct SideWords {
@@ -15,6 +15,9 @@ pub(super) struct SideWords {
 pub(super) struct MannerWords {
     pub unclaimed: Option<Attitude>,
     pub stray: Option<Attitude>,
+    pub plaintext: Option<Attitude>,
+    pub near_miss: Option<Attitude>,
+    pub unopened: Option<Fallback>,
 }
 
 pub(super) struct RuleWords {
@@ -40,6 +43,11 @@ pub(super) const ATTITUDES: [(&str, Attitude); 3] = [
     ("report", Attitude::Report),
     ("reject", Attitude::Reject),
 ];
+pub(super) const FALLBACKS: [(&str, Fallback); 3] = [
+    ("leave", Fallback::Leave),
+    ("null", Fallback::Null),
+    ("reject", Fallback::Reject),
+];
 /// Selectors outside of a JSON body, of a later version.
 const SELECTORS: [&str; 5] = ["header", "query", "form", "part", "json"];
 
@@ -48,18 +56,31 @@ pub(super) fn manner(
     is_request: bool,
     findings: &mut Findings<'_>,
 ) -> MannerWords {
-    let unclaimed = fields
-        .take("unclaimed")
-        .and_then(|node| findings.choice(node, "`unclaimed`", &ATTITUDES));
-    let stray = if is_request {
-        fields
-            .take("stray")
-            .and_then(|node| findings.choice(node, "`stray`", &ATTITUDES))
-    } else {
+    if !is_request {
         fields.misplaced("stray", "strays are looked for in requests only", findings);
-        None
+    }
+    let mut attitude = |word: &'static str, findings: &mut Findings<'_>| {
+        let node = fields.take(word)?;
+        findings.choice(node, &format!("`{word}`"), &ATTITUDES)
     };
-    MannerWords { unclaimed, stray }
+    let stray = is_request.then(|| attitude("stray", findings)).flatten();
+    MannerWords {
+        unclaimed: attitude("unclaimed", findings),
+        stray,
+        plaintext: attitude("plaintext", findings),
+        near_miss: attitude("near_miss", findings),
+        unopened: fields
+            .take("unopened")
+            .and_then(|node| fallback(node, findings)),
+    }
+}
+
+/// `null` is the word here, and not nothing.
+fn fallback(node: &Node, findings: &mut Findings<'_>) -> Option<Fallback> {
+    match &node.value {
+        Value::Scalar { text, .. } if text == "null" => Some(Fallback::Null),
+        _ => findings.choice(node, "`unopened`", &FALLBACKS),
+    }
 }
 
 pub(super) fn side(node: &Node, is_request: bool, findings: &mut Findings<'_>) -> SideWords {
@@ -83,7 +104,6 @@ pub(super) fn side(node: &Node, is_request: bool, findings: &mut Findings<'_>) -
                 .filter_map(|item| rule(item, findings)),
         );
     }
-    fields.not_built(&["plaintext", "unopened", "near_miss"], findings);
     fields.finish(findings);
     SideWords { manner, rules }
 }
@@ -112,7 +132,7 @@ fn rule(node: &Node, findings: &mut Findings<'_>) -> Option<RuleWords> {
             "nothing is bound where a value passes",
         );
     }
-    fields.not_built(&["reveal", "near_miss", "then"], findings);
+    fields.not_built(&["reveal", "then"], findings);
     fields.finish(findings);
     Some(RuleWords {
         at: at?,

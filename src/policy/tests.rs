@@ -150,6 +150,38 @@ fn an_environment_goes_over_the_file() {
 }
 
 #[test]
+fn an_environment_reaches_every_word_beside_rules() {
+    use crate::transform::{Attitude, Fallback};
+    let text = include_str!("../../tests/policy_cases/environment-reaches-all-words.yaml");
+    let manners = |environment| {
+        let policy = load(text, environment);
+        let route = &policy.routes[0];
+        [route.request.manner(), route.response.manner()]
+    };
+    let [request, response] = manners(None);
+    assert_eq!(
+        (request.stray, response.stray),
+        (Attitude::Report, Attitude::Allow)
+    );
+    for manner in [request, response] {
+        assert_eq!(manner.unclaimed, Attitude::Allow);
+        assert_eq!([manner.near_miss, manner.plaintext], [Attitude::Report; 2]);
+        assert_eq!(manner.unopened, Fallback::Leave);
+    }
+    let [request, response] = manners(Some("production"));
+    assert_eq!(
+        (request.stray, response.stray),
+        (Attitude::Reject, Attitude::Allow)
+    );
+    for manner in [request, response] {
+        let all = [manner.unclaimed, manner.near_miss, manner.plaintext];
+        assert_eq!(all, [Attitude::Reject; 3]);
+    }
+    let unopened = [request.unopened, response.unopened];
+    assert_eq!(unopened, [Fallback::Reject, Fallback::Null]);
+}
+
+#[test]
 fn hosts_and_methods() {
     let policies = routes(
         "unmatched: reject",

@@ -77,6 +77,8 @@ pub(super) const UNMATCHED: [(&str, Unmatched); 3] = [
 ];
 pub(super) const MODES: [(&str, Mode); 2] =
     [("enforce", Mode::Enforce), ("observe", Mode::Observe)];
+const NEAR_MISS: &str = "it stands in a route's `request` or `response`";
+
 /// Reads the whole file; None when so much is missing that checking further would only repeat it.
 pub(super) fn read(root: &Node, findings: &mut Findings<'_>) -> Option<PolicyFile> {
     let mut fields = findings.fields(root, "a policy")?;
@@ -107,7 +109,8 @@ pub(super) fn read(root: &Node, findings: &mut Findings<'_>) -> Option<PolicyFil
         .take("environments")
         .map(|node| environments(node, findings))
         .unwrap_or_default();
-    fields.not_built(&["caller", "near_miss"], findings);
+    fields.not_built(&["caller"], findings);
+    fields.misplaced("near_miss", NEAR_MISS, findings);
     fields.finish(findings);
     Some(PolicyFile {
         name: name?,
@@ -301,7 +304,8 @@ fn route(node: &Node, findings: &mut Findings<'_>) -> Option<RouteWords> {
         .take("response")
         .map(|node| side(node, false, findings))
         .unwrap_or_default();
-    fields.not_built(&["near_miss", "caller"], findings);
+    fields.not_built(&["caller"], findings);
+    fields.misplaced("near_miss", NEAR_MISS, findings);
     fields.finish(findings);
     Some(RouteWords {
         name: name?,
@@ -391,8 +395,7 @@ fn environments(node: &Node, findings: &mut Findings<'_>) -> Vec<Environment> {
                 routes.extend(route_override(name, &route.node, findings));
             }
         }
-        let hint =
-            "an environment changes `unmatched` and, of routes, `mode`, `unclaimed` and `stray`";
+        let hint = "an environment changes `unmatched` and, of routes, `mode` and the words beside `rules`";
         for word in ["classes", "tenant", "metadata"] {
             fields.misplaced(word, hint, findings);
         }

@@ -72,13 +72,15 @@ fn request_code(refusal: &Refusal) -> Code {
         Refusal::NotJson { .. } => Code::NotJson,
         Refusal::TooDeep { .. } => Code::TooDeep,
         Refusal::Bind { .. } => Code::Bind,
-        Refusal::Token { .. } => Code::TokenRefused,
+        Refusal::Token { .. } | Refusal::Unopened { .. } => Code::TokenRefused,
         Refusal::Unchecked { why, .. } => match why {
             Unopened::OverBudget => Code::TooMany,
             _ => Code::KeysUnreachable,
         },
         Refusal::Stray { .. } => Code::Stray,
         Refusal::Unclaimed { .. } => Code::Unclaimed,
+        Refusal::Plaintext { .. } => Code::Plaintext,
+        Refusal::NearMiss { .. } => Code::NearMiss,
         Refusal::TooLong { .. } => Code::ValueTooLong,
         Refusal::TooMany => Code::TooMany,
         Refusal::Unevaluable { .. } => Code::Unevaluable,
@@ -95,6 +97,9 @@ fn note(refusal: &Refusal) -> String {
         | Refusal::Unchecked { offset, .. }
         | Refusal::Stray { offset }
         | Refusal::Unclaimed { offset }
+        | Refusal::Plaintext { offset }
+        | Refusal::Unopened { offset }
+        | Refusal::NearMiss { offset }
         | Refusal::TooLong { offset } => format!("{word} at byte {offset}"),
         Refusal::Bind { name, what } => format!("{word} {name}: {what}"),
         Refusal::TooMany => word.to_owned(),

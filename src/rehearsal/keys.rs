@@ -108,6 +108,7 @@ impl Keys {
             stray: Attitude::Allow,
             unclaimed: Attitude::Allow,
             depth_max: DEPTH_MAX + 1,
+            ..Manner::default()
         };
         let rules = Rules::compile(vec![rule], manner).map_err(|error| Refusal::Bind {
             name: error.what.into(),

@@ -27,7 +27,14 @@ pub const ITEMS_MAX: usize = 1024;
 /// How a test file's name ends; what stands before it is the name of its policy.
 pub const SUFFIX: &str = ".test.yaml";
 /// The words of a passing body's tally, beside those of tokens that stay sealed.
-pub const COUNTED: [&str; 4] = ["kept", "plaintext", "stray", "unclaimed"];
+pub const COUNTED: [&str; 6] = [
+    "kept",
+    "near-miss",
+    "nulled",
+    "plaintext",
+    "stray",
+    "unclaimed",
+];
 /// Why a token may stay sealed in a rehearsal.
 pub const LEFT: [&str; 9] = [
     "bind",

@@ -4,6 +4,7 @@
 //! index, whatever the number of paths. Built once when a policy is loaded (subset construction, bounded), never while scanning.
 
 mod builder;
+mod fold;
 
 use crate::path::Step;
 use builder::Builder;
@@ -33,6 +34,8 @@ impl Interest {
     pub const TOKENS: Interest = Interest(4);
     /// Scalars are counted, not reported.
     pub const COUNTED: Interest = Interest(8);
+    /// The value of a member whose name is nearly a watched one; only the builder of an automaton sets it.
+    pub(super) const NEAR: Interest = Interest(16);
 
     /// Both.
     pub const fn and(self, other: Interest) -> Interest {
@@ -41,6 +44,11 @@ impl Interest {
     /// True where all flags of `other` are set.
     pub const fn has(self, other: Interest) -> bool {
         self.0 & other.0 == other.0
+    }
+    /// True where something is to be done about a container.
+    #[inline(always)]
+    pub(super) fn of_container(self) -> bool {
+        self.0 & (Interest::EVERY.0 | Interest::NEAR.0) != 0
     }
     /// What is left of it at a string, by whether that may be a token.
     #[inline(always)]
@@ -98,6 +106,8 @@ struct Slot {
     /// Where the whole name stands in `names`.
     at: u32,
     to: StateId,
+    /// Where a name leads that is this one but for its spelling; where any other leads, if nobody watches for that.
+    near: StateId,
     /// A name that belongs here stands in a later slot.
     shared: bool,
 }
@@ -125,7 +135,26 @@ impl Automaton {
         paths: &[(&[Step], Tag)],
         interest: impl Fn(&[Tag]) -> Interest,
     ) -> Result<Automaton, TooComplex> {
-        Builder::new(paths, &interest).build()
+        Automaton::watching(paths, interest, |_| false)
+    }
+
+    /// As [`Automaton::build`]. Of the paths whose tag is `watched`, each name is watched for: where a member's name is the same but for
+    /// its spelling (letter case, separators, look-alikes and invisible characters), [`super::Found::near`] counts it. Not where the member is taken
+    /// whole under its own name.
+    ///
+    /// # Errors
+    /// [`TooComplex`], likewise.
+    pub fn watching(
+        paths: &[(&[Step], Tag)],
+        interest: impl Fn(&[Tag]) -> Interest,
+        watched: impl Fn(Tag) -> bool,
+    ) -> Result<Automaton, TooComplex> {
+        Builder::new(paths, &interest, &watched).build()
+    }
+
+    /// The value at a state belongs to a member whose name is nearly a watched one.
+    pub fn is_near(&self, state: u16) -> bool {
+        self.interest(state).has(Interest::NEAR)
     }
 
     /// The automaton of no path: it reports nothing.
@@ -184,11 +213,14 @@ impl Automaton {
         };
         // One comparison says no to nearly every name that the policy does not name, whatever slot it falls on.
         let slot = &self.slots[from.base as usize + hash(from.seed, word, name.len(), from.bits)];
-        if slot.is(word, name.len()) && self.is_named(slot, name) {
-            return slot.to;
+        if slot.is_like(word, name.len()) {
+            if slot.word == word && self.is_named(slot, name) {
+                return slot.to;
+            }
+            return self.member_alike(from, name, word);
         }
         if slot.shared {
-            return self.member_beyond(from, name, word);
+            return self.member_alike(from, name, word);
         }
         from.other
     }
@@ -199,16 +231,52 @@ impl Automaton {
         name.len() <= 8 || self.names[slot.at as usize..][..name.len()] == *name
     }
 
-    /// As [`Automaton::member`], for a name whose slot is shared: looks on from there to the next empty slot.
+    /// As [`Automaton::member`], for a name whose slot is shared, or holds one like it: looks on from there to the next empty slot.
     #[cold]
-    fn member_beyond(&self, from: &State, name: &[u8], word: u64) -> StateId {
+    fn member_alike(&self, from: &State, name: &[u8], word: u64) -> StateId {
+        let mut near = from.other;
+        for slot in self.slots_from(from, name, word) {
+            if slot.is(word, name.len()) && self.is_named(slot, name) {
+                return slot.to;
+            }
+            if slot.near != from.other && self.is_alike(slot, name) {
+                near = slot.near;
+            }
+        }
+        near
+    }
+
+    /// Where a name leads that [`Automaton::member`] says is no named one, and that is not plain ASCII: `unfolded` may be a watched
+    /// one to a reader that is less exact.
+    #[cold]
+    pub(super) fn member_folded(&self, state: StateId, unfolded: &[u8]) -> StateId {
+        let from = &self.states[state as usize];
+        let Ok(text) = std::str::from_utf8(unfolded) else {
+            return from.other;
+        };
+        if from.bits == 0 {
+            return from.other;
+        }
+        let name = fold::fold(text).into_bytes();
+        self.slots_from(from, &name, word_of(&name))
+            .find(|slot| slot.near != from.other && self.is_alike(slot, &name))
+            .map_or(from.other, |slot| slot.near)
+    }
+
+    /// The slots in which `name`, or one like it, may stand.
+    fn slots_from(&self, from: &State, name: &[u8], word: u64) -> impl Iterator<Item = &Slot> {
         let mask = (1usize << from.bits) - 1;
+        let base = from.base as usize;
         let first = hash(from.seed, word, name.len(), from.bits);
-        (1..=mask)
-            .map(|step| &self.slots[from.base as usize + ((first + step) & mask)])
+        (0..=mask)
+            .map(move |step| &self.slots[base + ((first + step) & mask)])
             .take_while(|slot| slot.len != 0)
-            .find(|slot| slot.is(word, name.len()) && self.is_named(slot, name))
-            .map_or(from.other, |slot| slot.to)
+    }
+
+    /// True where the name in `slot` is `name` but for the case of ASCII letters.
+    fn is_alike(&self, slot: &Slot, name: &[u8]) -> bool {
+        slot.len as usize == name.len() + 1
+            && self.names[slot.at as usize..][..name.len()].eq_ignore_ascii_case(name)
     }
 
     /// The state of the element `index` of an array at `state`.
@@ -267,10 +335,20 @@ impl Slot {
     fn is(&self, word: u64, len: usize) -> bool {
         (self.word ^ word) | (u64::from(self.len) ^ (len as u64 + 1)) == 0
     }
+
+    /// True where the name has this length, and these first bytes but for the case of letters (and a few other characters).
+    #[inline(always)]
+    fn is_like(&self, word: u64, len: usize) -> bool {
+        ((self.word ^ word) & !CASE) | (u64::from(self.len) ^ (len as u64 + 1)) == 0
+    }
 }
+
+/// The bit by which upper and lower case of ASCII letters differ, of eight of them. The hash does not see it, so that names that differ in
+/// nothing else meet at one slot.
+const CASE: u64 = 0x2020_2020_2020_2020;
 
 #[inline(always)]
 fn hash(seed: u64, word: u64, len: usize, bits: u8) -> usize {
-    let mixed = (word ^ (len as u64) << 56).wrapping_mul(seed);
+    let mixed = ((word | CASE) ^ (len as u64) << 56).wrapping_mul(seed);
     (mixed >> (64 - u32::from(bits))) as usize
 }

@@ -31,6 +31,9 @@ pub(super) enum Mode {
     InLiteral(&'static [u8], usize),
 }
 
+/// Characters that nobody sees which a name may have beside those of a path's and still be nearly that.
+const INVISIBLE_MAX: usize = 8;
+
 impl Scanner<'_> {
     /// Goes on with what the last chunk's end cut, or with a value or name out of the ordinary; says what comes next.
     #[inline(never)]
@@ -95,24 +98,37 @@ impl Scanner<'_> {
 
     /// Keeps the raw bytes of a name, as far as they can matter: an escape spends six bytes on one.
     fn carry(&mut self, raw: &[u8]) {
-        let room = (6 * self.automaton.name_bytes_max + 1).saturating_sub(self.name.len());
+        let room = self.name_room().saturating_sub(self.name.len());
         self.name.extend_from_slice(&raw[..raw.len().min(room)]);
+    }
+
+    /// A name that is not ASCII may still be taken for a named one elsewhere.
+    fn member_or_near(&self, from: StateId, name: &[u8], is_whole: bool) -> StateId {
+        let to = self.automaton.member(from, name, name);
+        let is_other = to == self.automaton.any_other(from);
+        match is_other && is_whole && !name.is_ascii() {
+            true => self.automaton.member_folded(from, name),
+            false => to,
+        }
+    }
+
+    fn name_room(&self) -> usize {
+        6 * (self.automaton.name_bytes_max + INVISIBLE_MAX) + 1
     }
 
     /// The state of the member whose raw name was carried.
     fn carried_member(&mut self, from: StateId) -> StateId {
         let name = std::mem::take(&mut self.name);
+        let is_whole = name.len() < self.name_room();
         let to = if self.escaped {
             self.unescaped.clear();
             match text::unescape(&name, &mut self.unescaped) {
-                Ok(()) => self
-                    .automaton
-                    .member(from, &self.unescaped, &self.unescaped),
+                Ok(()) => self.member_or_near(from, &self.unescaped, is_whole),
                 // An unpaired surrogate, or a name longer than any in the policy: no path names it.
                 Err(text::Lone) => self.automaton.any_other(from),
             }
         } else {
-            self.automaton.member(from, &name, &name)
+            self.member_or_near(from, &name, is_whole)
         };
         self.name = name;
         self.name.clear();

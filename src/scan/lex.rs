@@ -76,6 +76,19 @@ pub(super) fn whole_string(b: &[u8], mut at: usize) -> Option<(usize, Kind)> {
     }
 }
 
+/// As [`whole_string`], for a member's name: `None` for whatever is not plain ASCII, which is looked at more closely.
+#[inline(always)]
+pub(super) fn whole_name(b: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        at = plain_run(b, at);
+        match *b.get(at)? {
+            b'"' => return Some(at + 1),
+            0x20..=0x21 | 0x23..=0x5B | 0x5D..=0x7F => at += 1,
+            _ => return None,
+        }
+    }
+}
+
 /// Behind the spaces that begin at `at`. Indentation comes in runs of any length, told without a branch for each.
 #[inline(always)]
 pub(super) fn spaces(b: &[u8], mut at: usize) -> usize {

@@ -7,7 +7,7 @@
 use super::automaton::StateId;
 use super::cut::{Mode, Next};
 use super::lex::{self, Number, Text};
-use super::{Automaton, Counted, Fault, Found, Hit, Interest, Kind};
+use super::{Automaton, Counted, Fault, Found, Hit, Interest, Kind, Near};
 
 /// A container that is open.
 #[derive(Clone, Copy)]
@@ -99,6 +99,7 @@ impl<'a> Scanner<'a> {
             found: Found {
                 hits: Vec::with_capacity(16),
                 counted: Counted::default(),
+                near: Near::default(),
             },
         }
     }
@@ -207,7 +208,7 @@ impl<'a> Scanner<'a> {
                                     state,
                                     array,
                                 };
-                                if automaton.interest(state).has(Interest::EVERY) {
+                                if automaton.interest(state).of_container() {
                                     self.container(parent, &top);
                                 }
                                 i += 1;
@@ -287,12 +288,12 @@ impl<'a> Scanner<'a> {
                     break 'scan Stop::Syntax("no member name in quotes");
                 }
                 i += 1;
-                match lex::whole_string(b, i) {
-                    Some((end, Kind::Plain)) => {
+                match lex::whole_name(b, i) {
+                    Some(end) => {
                         state = automaton.member(top.state, &b[i..end - 1], &b[i..]);
                         i = end;
                     }
-                    _ => {
+                    None => {
                         self.name.clear();
                         self.escaped = false;
                         let cut = Mode::InName(Text::Plain);
@@ -358,6 +359,19 @@ impl<'a> Scanner<'a> {
             }
             counted.scalars = counted.scalars.saturating_add(1);
         }
+        if interest.has(Interest::NEAR) {
+            self.near(start);
+        }
+    }
+
+    /// A value of a member whose name is nearly a watched one.
+    #[cold]
+    fn near(&mut self, start: usize) {
+        let near = &mut self.found.near;
+        if near.names == 0 {
+            near.first = start;
+        }
+        near.names = near.names.saturating_add(1);
     }
 
     fn hit(&mut self, start: usize, end: usize, state: StateId, parent: usize, kind: Kind) {
@@ -372,6 +386,13 @@ impl<'a> Scanner<'a> {
 
     #[inline(never)]
     fn container(&mut self, parent: usize, top: &Frame) {
+        let interest = self.automaton.interest(top.state);
+        if interest.has(Interest::NEAR) {
+            self.near(top.start);
+        }
+        if !interest.has(Interest::EVERY) {
+            return;
+        }
         let kind = if top.array { Kind::Array } else { Kind::Object };
         self.open.push((self.stack.len(), self.found.hits.len()));
         self.hit(top.start, 0, top.state, parent, kind);

@@ -1,7 +1,7 @@
 //! The last step: the body with its spans replaced. Pure, and without a wait; every key is in the ring.
 
 use super::plan::{Edit, Plan, Sealed, What};
-use super::{Refusal, Tally};
+use super::{Fallback, Refusal, Tally};
 use crate::context;
 use crate::dek::{Dek, Ring, SealingKey, Unopened};
 use crate::scan;
@@ -13,6 +13,8 @@ use std::ops::Range;
 const PADDED_MIN: usize = 8;
 /// The most values that share a sealer's 12 nonce bytes (FORMAT.md, suite 1).
 const VALUES_PER_SEALER: usize = 4_096;
+/// What stands for a token that does not open, where the policy wants no token there.
+const NULL: &[u8] = b"null";
 /// Why a token stays sealed: it, or what it holds, is not what was sealed in this context. One word, whatever the reason.
 const REFUSED: &str = "refused";
 
@@ -47,8 +49,15 @@ impl Plan<'_> {
         out.reserve(body.len() + self.growth(ring));
         let mut copied = 0;
         for edit in &self.edits {
+            if matches!(edit.what, What::Null) {
+                out.extend_from_slice(&body[copied..edit.start]);
+                out.extend_from_slice(NULL);
+                copied = edit.end;
+                continue;
+            }
             let counts = &mut counts[edit.class];
             match &edit.what {
+                What::Null => {}
                 What::Seal => {
                     out.extend_from_slice(&body[copied..edit.start]);
                     work.seal(
@@ -74,13 +83,18 @@ impl Plan<'_> {
                         out.extend_from_slice(&work.scratch);
                         counts.opened += 1;
                     }
-                    Ok(_) => {
-                        tally.leave(REFUSED);
-                        continue;
-                    }
-                    Err(reason) => {
-                        tally.leave(reason.word());
-                        continue;
+                    unopened => {
+                        let reason = unopened.err().copied();
+                        tally.leave(reason.map_or(REFUSED, Unopened::word));
+                        match self.rules.manner.unopened {
+                            Fallback::Leave => continue,
+                            Fallback::Reject => return Err(unopenable(reason, edit.start)),
+                            Fallback::Null => {
+                                out.extend_from_slice(&body[copied..edit.start]);
+                                out.extend_from_slice(NULL);
+                                tally.nulled += 1;
+                            }
+                        }
                     }
                 },
             }
@@ -253,6 +267,16 @@ fn unkept(why: Unopened, offset: usize) -> Refusal {
         Unopened::Foreign | Unopened::Denied | Unopened::NotFound | Unopened::Mismatch => {
             Refusal::Token { offset }
         }
+    }
+}
+
+/// Likewise, of a token that was to be opened.
+fn unopenable(why: Option<Unopened>, offset: usize) -> Refusal {
+    match why {
+        Some(why @ (Unopened::Unreachable | Unopened::OverBudget)) => {
+            Refusal::Unchecked { offset, why }
+        }
+        _ => Refusal::Unopened { offset },
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Place {
     pub kind: Kind,
     /// The rules that select it, in their order. A passing rule selects all that lies within, too.
     pub rules: Vec<usize>,
+    /// It belongs to a member whose name is that of a sealing rule's path but for its spelling.
+    pub near: bool,
 }
 
 impl Place {
@@ -110,15 +112,18 @@ pub struct Replacement {
 impl Plan<'_> {
     /// What it will replace or check, in the order of the body.
     pub fn replacements(&self) -> impl Iterator<Item = Replacement> {
-        self.edits.iter().map(|edit| Replacement {
-            start: edit.start,
-            end: edit.end,
-            class: Arc::clone(&self.rules.classes[edit.class]),
-            deed: match edit.what {
-                What::Seal => Deed::Seal,
-                What::Keep(_) => Deed::Keep,
-                What::Open(_) => Deed::Open,
-            },
+        self.edits.iter().filter_map(|edit| {
+            Some(Replacement {
+                start: edit.start,
+                end: edit.end,
+                class: Arc::clone(&self.rules.classes[edit.class]),
+                deed: match edit.what {
+                    What::Seal => Deed::Seal,
+                    What::Keep(_) => Deed::Keep,
+                    What::Open(_) => Deed::Open,
+                    What::Null => return None,
+                },
+            })
         })
     }
 }
@@ -152,6 +157,7 @@ pub fn places(rules: &Rules, body: &[u8]) -> Result<Vec<Place>, Refusal> {
     for place in &mut places {
         if let Some(state) = selected.get(&place.start) {
             place.rules = rules_of(automaton.selected(*state)).collect();
+            place.near = automaton.is_near(*state);
         }
     }
     Ok(places)
@@ -192,8 +198,8 @@ pub fn select(paths: &[&Path], depth_max: usize, body: &[u8]) -> Result<Vec<Vec<
     };
     let manner = Manner {
         stray: Attitude::Allow,
-        unclaimed: Attitude::Allow,
         depth_max,
+        ..Manner::default()
     };
     let rules = Rules::compile(paths.iter().map(rule).collect(), manner).map_err(|_| {
         Refusal::Unevaluable {
@@ -234,6 +240,7 @@ impl Walk<'_> {
             end: start,
             kind: Kind::Null,
             rules: Vec::new(),
+            near: false,
         });
         let kind = match first {
             b'{' => {
@@ -353,6 +360,7 @@ mod tests {
             stray: Attitude::Report,
             unclaimed: Attitude::Report,
             depth_max: 32,
+            ..Manner::default()
         };
         Rules::compile(paths.iter().map(rule).collect(), manner).expect("rules")
     }

@@ -2,7 +2,7 @@
 
 use super::captures::{ANYWHERE, Captures};
 use super::rules::{Compiled, CompiledAction, Openable, Rules, Source, rules_of};
-use super::{Attitude, Refusal, Tally, evaluate};
+use super::{Attitude, Fallback, Refusal, Tally, evaluate};
 use crate::context::{Circumstances, Outside, VALUE_BYTES_MAX, push_entry};
 use crate::dek::{Kid, Needs, OpenNeed, Ring, Scope, SealNeed, Unopened};
 use crate::scan::{Fault, Hit, Kind, Scanner, Tag, text};
@@ -49,6 +49,8 @@ pub(super) enum What {
     /// A token at a sealing place: it must open, and stays.
     Keep(Sealed),
     Open(Sealed),
+    /// A token at an opening place that cannot be opened, where `null` is to stand for it.
+    Null,
 }
 
 /// A token's cryptographic part.
@@ -111,6 +113,14 @@ pub fn plan<'r>(
             });
         }
         plan.tally.unclaimed = found.counted.scalars;
+    }
+    if found.near.names > 0 {
+        if rules.manner.near_miss == Attitude::Reject {
+            return Err(Refusal::NearMiss {
+                offset: found.near.first,
+            });
+        }
+        plan.tally.near_misses = found.near.names;
     }
     Ok(plan)
 }
@@ -175,13 +185,19 @@ impl<'r> Planner<'r, '_> {
                 CompiledAction::Seal(class) if is_token => return self.keep(hit, index, *class),
                 CompiledAction::Seal(class) => return self.seal(hit, index, *class),
                 CompiledAction::Open(openable) if is_token => {
-                    if self.open(hit, index, openable) {
+                    if self.open(hit, index, openable)? {
                         return Ok(());
                     }
                 }
                 CompiledAction::Open(_) => {
                     if rule.expects_token && hit.kind.is_scalar() && hit.kind != Kind::Null {
-                        self.plan.tally.plaintext += 1;
+                        match rules.manner.plaintext {
+                            Attitude::Allow => {}
+                            Attitude::Report => self.plan.tally.plaintext += 1,
+                            Attitude::Reject => {
+                                return Err(Refusal::Plaintext { offset: hit.start });
+                            }
+                        }
                     }
                 }
             }
@@ -192,8 +208,7 @@ impl<'r> Planner<'r, '_> {
         let opening =
             rules_of(tags).any(|rule| matches!(rules.rules[rule].action, CompiledAction::Open(_)));
         if named && opening {
-            self.plan.tally.leave("class");
-            return Ok(());
+            return self.leave(hit, "class");
         }
         match rules.manner.stray {
             Attitude::Allow => {}
@@ -294,35 +309,48 @@ impl<'r> Planner<'r, '_> {
     }
 
     /// False where the token is of no class that this rule opens.
-    fn open(&mut self, hit: &Hit, rule: usize, openable: &'r [Openable]) -> bool {
+    fn open(&mut self, hit: &Hit, rule: usize, openable: &'r [Openable]) -> Result<bool, Refusal> {
         let mut payload = std::mem::take(&mut self.payload);
         let taken = match Token::decode(&self.text, &mut payload) {
             Ok(token) => match openable.iter().find(|one| one.hint == token.class) {
-                None => false,
-                Some(one) => {
-                    match self.context(hit, rule, &one.name) {
-                        Err(_) => self.plan.tally.leave("bind"),
-                        Ok(context) => match self.opening_need(one.class, &token) {
-                            None => self.plan.tally.leave(Unopened::OverBudget.word()),
-                            Some(need) => {
-                                let sealed = self.sealed(&token);
-                                self.push(hit, one.class, need, context, What::Open(sealed));
-                            }
-                        },
-                    }
-                    true
-                }
+                None => return self.keep_room(payload, Ok(false)),
+                Some(one) => match self.context(hit, rule, &one.name) {
+                    Err(_) => self.leave(hit, "bind"),
+                    Ok(context) => match self.opening_need(one.class, &token) {
+                        None => self.leave(hit, Unopened::OverBudget.word()),
+                        Some(need) => {
+                            let sealed = self.sealed(&token);
+                            self.push(hit, one.class, need, context, What::Open(sealed));
+                            Ok(())
+                        }
+                    },
+                },
             },
-            Err(error) => {
-                self.plan.tally.leave(match error {
-                    TokenError::Malformed => "malformed",
-                    TokenError::Unsupported => "unsupported",
-                });
-                true
-            }
+            Err(TokenError::Malformed) => self.leave(hit, "malformed"),
+            Err(TokenError::Unsupported) => self.leave(hit, "unsupported"),
         };
+        self.keep_room(payload, taken.map(|()| true))
+    }
+
+    /// Puts the room of a decoded token back.
+    fn keep_room<T>(&mut self, payload: Vec<u8>, result: T) -> T {
         self.payload = payload;
-        taken
+        result
+    }
+
+    /// A token at an opening place that no key will open.
+    fn leave(&mut self, hit: &Hit, reason: &'static str) -> Result<(), Refusal> {
+        match self.plan.rules.manner.unopened {
+            Fallback::Reject => return Err(Refusal::Unopened { offset: hit.start }),
+            Fallback::Leave => {}
+            Fallback::Null => {
+                self.plan.tally.nulled += 1;
+                // Of no class and no key: what it is replaced by is known.
+                self.push(hit, 0, 0, 0..0, What::Null);
+            }
+        }
+        self.plan.tally.leave(reason);
+        Ok(())
     }
 
     fn opening_need(&mut self, class: usize, token: &Token<'_>) -> Option<usize> {

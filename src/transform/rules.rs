@@ -1,6 +1,6 @@
 //! A route's rules for one direction, compiled: one automaton for all their paths and those of their binds.
 
-use super::{Action, Attitude, BindSource, Manner, Rule, RuleError};
+use super::{Action, Attitude, BindSource, Fallback, Manner, Rule, RuleError};
 use crate::context::Class;
 use crate::path::{Path, Selector, Step};
 use crate::scan::{Automaton, Interest, Tag};
@@ -149,7 +149,16 @@ impl Rules {
 
     /// A body may be refused for what no rule foresees: one that cannot be understood is, then.
     pub fn rejects(&self) -> bool {
-        self.manner.stray == Attitude::Reject || self.manner.unclaimed == Attitude::Reject
+        let Manner {
+            stray,
+            unclaimed,
+            plaintext,
+            near_miss,
+            unopened,
+            depth_max: _,
+        } = self.manner;
+        [stray, unclaimed, plaintext, near_miss].contains(&Attitude::Reject)
+            || unopened == Fallback::Reject
     }
 
     /// At least one rule opens.
@@ -176,7 +185,8 @@ impl Rules {
             .chain(&compiler.paths)
             .map(|(steps, tag)| (steps.as_slice(), *tag))
             .collect();
-        Automaton::build(&paths, |_| Interest::EVERY).ok()
+        let watched = |tag| is_watched(&self.rules, self.manner, tag);
+        Automaton::watching(&paths, |_| Interest::EVERY, watched).ok()
     }
 
     /// The automaton with the nodes that filters selected in one document, as (steps from the root, rule).
@@ -201,7 +211,16 @@ fn automaton(
         .chain(more)
         .map(|(steps, tag)| (steps.as_slice(), *tag))
         .collect();
-    Automaton::build(&paths, |tags| interest(rules, manner, tags)).ok()
+    let interest = |tags: &[Tag]| interest(rules, manner, tags);
+    Automaton::watching(&paths, interest, |tag| is_watched(rules, manner, tag)).ok()
+}
+
+/// The names of this path are watched for: other spellings of them are near misses.
+fn is_watched(rules: &[Compiled], manner: Manner, tag: Tag) -> bool {
+    let seals = |rule: &Compiled| matches!(rule.action, CompiledAction::Seal(_));
+    manner.near_miss != Attitude::Allow
+        && tag & CAPTURE == 0
+        && rules.get(usize::from(tag)).is_some_and(seals)
 }
 
 /// What the scanner is to report where `tags` are selected.

@@ -105,6 +105,9 @@ fn sibling(mut rule: Rule, name: &str, member: &str) -> Rule {
 const MANNER: Manner = Manner {
     stray: Attitude::Report,
     unclaimed: Attitude::Report,
+    plaintext: Attitude::Report,
+    near_miss: Attitude::Report,
+    unopened: Fallback::Leave,
     depth_max: 128,
 };
 
@@ -575,7 +578,7 @@ fn strays_unclaimed_leaves_and_plaintext_are_counted_or_refused() {
     let manner = |stray, unclaimed| Manner {
         stray,
         unclaimed,
-        depth_max: 128,
+        ..MANNER
     };
     let rules = |manner| Rules::compile(vec![seal("$.s", "c"), pass("$.p")], manner).unwrap();
     let body = r#"{"s":{"x":"fv1~AA~"},"p":{"q":[1,"a"]},"t":"fv1~AA~","u":null,"v":[]}"#;
@@ -608,6 +611,198 @@ fn strays_unclaimed_leaves_and_plaintext_are_counted_or_refused() {
     )
     .unwrap();
     assert_eq!(tally.plaintext, 2);
+}
+
+/// Which members of `body` are near misses under rules that seal `paths`: their values.
+#[track_caller]
+fn near(paths: &[&str], body: &str, count: u32, first: &str) {
+    let rules = compile(paths.iter().map(|path| seal(path, "c")).collect());
+    let tally = plan(&rules, body.as_bytes(), &Circumstances::default());
+    let tally = tally.unwrap().tally().clone();
+    assert_eq!(tally.near_misses, count, "{paths:?} {body}");
+    let strict = Manner {
+        near_miss: Attitude::Reject,
+        ..MANNER
+    };
+    let all = paths.iter().map(|path| seal(path, "c")).collect();
+    let strict = Rules::compile(all, strict).unwrap();
+    let refused = plan(&strict, body.as_bytes(), &Circumstances::default()).err();
+    let offset = body.find(first).unwrap();
+    assert_eq!(
+        refused,
+        (count > 0).then_some(Refusal::NearMiss { offset }),
+        "{paths:?} {body}"
+    );
+}
+
+#[test]
+fn names_that_are_nearly_those_of_sealed_values_are_seen() {
+    for name in [
+        "SSN",
+        "Ssn",
+        "\u{17f}sn",
+        "s\u{17f}N",
+        "ss\u{200b}n",
+        "\u{feff}ssn",
+        "\u{ff53}\u{ff53}\u{ff4e}",
+        "\\u0053sn",
+        "\\u017fsn",
+        "s\\u200bsn",
+    ] {
+        near(&["$..ssn"], &format!(r#"{{"a":0,"{name}":77}}"#), 1, "77");
+        near(
+            &["$.p.ssn"],
+            &format!(r#"{{"p":{{"{name}":[77]}}}}"#),
+            1,
+            "[77]",
+        );
+    }
+    for name in [
+        "ssn",
+        "\\u0073sn",
+        "sssn",
+        "ssm",
+        "s_sn",
+        "",
+        "\u{e4}sn",
+        "ssn2",
+        "sn",
+    ] {
+        near(&["$..ssn"], &format!(r#"{{"{name}":7}}"#), 0, "{");
+    }
+    for name in [
+        "cardNumber",
+        "card-number",
+        "CARDNUMBER",
+        "CardNumber",
+        "CARD_NUMBER",
+        "card_\u{200d}number",
+    ] {
+        near(&["$.card_number"], &format!(r#"{{"{name}":7}}"#), 1, "7");
+        near(
+            &["$.cardNumber", "$.x.card_number"],
+            r#"{"x":{"card_numbers":7}}"#,
+            0,
+            "{",
+        );
+    }
+    near(&["$.to\u{212a}en"], r#"{"token":7}"#, 1, "7");
+    near(&["$.token"], "{\"to\u{212a}en\":7}", 1, "7");
+    near(&["$['GR\u{d6}SSE']"], "{\"gr\u{f6}sse\":7}", 1, "7");
+    near(&["$['gr\u{f6}sse']"], "{\"GR\u{d6}SSE\":7}", 1, "7");
+    near(
+        &["$['an_identifier_that_is_long']"],
+        r#"{"anIdentifierThatIsLong":7,"an_identifier_that_is_lonG":8}"#,
+        2,
+        "7",
+    );
+    // A name within the path is one of its names; all members of such a name count once each.
+    near(
+        &["$.customer.ssn"],
+        r#"{"Customer":{"ssn":1},"CUSTOMER":2}"#,
+        2,
+        r#"{"ssn"#,
+    );
+    near(
+        &["$.customer.ssn"],
+        r#"{"customer":{"SSN":1},"ssn":3}"#,
+        1,
+        "1",
+    );
+    // What another rule names, or seals, is no miss.
+    near(&["$.ssn", "$.SSN"], r#"{"ssn":1,"SSN":2,"Ssn":3}"#, 1, "3");
+    near(&["$.ssn", "$.*"], r#"{"SSN":2}"#, 0, "{");
+    near(
+        &["$.f[?@.t=='x'].number"],
+        r#"{"f":[{"t":"x","number":1,"Number":2}]}"#,
+        1,
+        "2",
+    );
+}
+
+#[test]
+fn near_misses_are_found_in_any_pieces() {
+    let rules = compile(vec![seal("$..card_number", "c")]);
+    let body = "{\"Card\u{200b}Number\":1,\"x\":{\"card-number\":[2]}}";
+    for cut in 0..body.len() {
+        let mut scanner = crate::scan::Scanner::new(&rules.automaton, 32);
+        scanner.feed(&body.as_bytes()[..cut]).unwrap();
+        scanner.feed(&body.as_bytes()[cut..]).unwrap();
+        assert_eq!(scanner.finish().unwrap().near.names, 2, "{cut}");
+    }
+}
+
+#[test]
+fn what_is_passed_or_named_is_still_told_from_a_near_miss() {
+    let rules = compile(vec![seal("$.ssn", "c"), pass("$.SSN"), pass("$..*")]);
+    let (out, tally) = run(&rules, r#"{"SSN":1,"Ssn":2}"#).unwrap();
+    assert_eq!(
+        (out.as_str(), tally.near_misses),
+        (r#"{"SSN":1,"Ssn":2}"#, 1)
+    );
+    let opens = compile(vec![open("$.ssn", &["c"])]);
+    assert_eq!(run(&opens, r#"{"SSN":1}"#).unwrap().1.near_misses, 0);
+}
+
+#[test]
+fn plaintext_at_an_opening_place_is_counted_or_refused() {
+    let rules = |plaintext| {
+        let manner = Manner {
+            plaintext,
+            ..MANNER
+        };
+        Rules::compile(
+            vec![open("$..n", &["c"]), open("$..*", &["c", "d"])],
+            manner,
+        )
+        .unwrap()
+    };
+    let body = r#"{"n":null,"m":3,"x":{"n":"plain"}}"#;
+    assert_eq!(run(&rules(Attitude::Allow), body).unwrap().1.plaintext, 0);
+    assert_eq!(run(&rules(Attitude::Report), body).unwrap().1.plaintext, 1);
+    let offset = body.find("\"plain").unwrap();
+    assert_eq!(
+        run(&rules(Attitude::Reject), body).unwrap_err(),
+        Refusal::Plaintext { offset }
+    );
+    assert!(rules(Attitude::Reject).rejects() && !rules(Attitude::Report).rejects());
+}
+
+#[test]
+fn a_token_that_does_not_open_stays_gives_way_to_null_or_stops_the_body() {
+    let sealed = run(&compile(vec![seal("$.n", "c")]), r#"{"n":1}"#)
+        .unwrap()
+        .0;
+    let token = &sealed[6..sealed.len() - 2];
+    let rules = |unopened| {
+        let manner = Manner { unopened, ..MANNER };
+        let bound = sibling(open("$..n", &["c"]), "record", "id");
+        Rules::compile(vec![bound, open("$.m", &["d"])], manner).unwrap()
+    };
+    // For want of a bind; sealed without one; of another class; no token at all; and one that no rule opens.
+    for (body, why) in [
+        (format!(r#"{{"n":"{token}"}}"#), "bind"),
+        (format!(r#"{{"n":"{token}","id":1}}"#), "refused"),
+        (format!(r#"{{"m":"{token}"}}"#), "class"),
+        (r#"{"n":"fv1~A~","id":1}"#.to_owned(), "malformed"),
+    ] {
+        let (out, tally) = run(&rules(Fallback::Leave), &body).unwrap();
+        assert_eq!(
+            (out, tally.left.as_slice(), tally.nulled),
+            (body.clone(), &[(why, 1)][..], 0)
+        );
+        assert!(!tally.replaces());
+        let (out, tally) = run(&rules(Fallback::Null), &body).unwrap();
+        let at = body.find("\"fv1~").unwrap();
+        let end = body[at + 1..].find('"').unwrap() + at + 2;
+        assert_eq!(out, format!("{}null{}", &body[..at], &body[end..]));
+        assert_eq!((tally.left.as_slice(), tally.nulled), (&[(why, 1)][..], 1));
+        assert!(tally.replaces());
+        let refusal = run(&rules(Fallback::Reject), &body).unwrap_err();
+        assert_eq!(refusal, Refusal::Unopened { offset: at });
+    }
+    let stray = format!(r#"{{"o":"{token}"}}"#);
+    assert_eq!(run(&rules(Fallback::Null), &stray).unwrap().0, stray);
 }
 
 #[test]

@@ -33,6 +33,7 @@ fn rules(at: Path, action: impl FnOnce(Arc<Class>) -> Action) -> Rules {
         stray: Attitude::Report,
         unclaimed: Attitude::Allow,
         depth_max: 128,
+        ..Manner::default()
     };
     Rules::compile(vec![rule], manner).expect("rules that compile")
 }

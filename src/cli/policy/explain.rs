@@ -35,7 +35,7 @@ struct Asked {
 /// One value of a body, and what becomes of it.
 struct Told {
     path: String,
-    /// `sealed`, `opened`, `kept`, `passes`, `as it is`, `stays sealed`.
+    /// `sealed`, `opened`, `kept`, `passes`, `as it is`, `stays sealed`, `null`, `near miss`.
     fate: &'static str,
     /// The rule that decides: its number and its words.
     rule: Option<(usize, String)>,
@@ -251,10 +251,13 @@ fn fate(place: &Place, written: &[Rule], was: &str, is: &str) -> &'static str {
     let decided = actions.find(|action| !matches!(action, Action::Open(_)));
     match (was == is, token(was), token(is)) {
         (false, false, true) => "sealed",
+        // What was sealed may have been null, too: the count says how many it only stands for.
+        (false, true, false) if is == "null" => "null",
         (false, true, false) => "opened",
         (true, true, _) if matches!(decided, Some(Action::Seal(_))) => "kept",
         (true, true, _) if opens => "stays sealed",
         (true, true, _) => "a token, as it is",
+        (true, false, _) if place.near => "near miss",
         (true, false, _) if matches!(decided, Some(Action::Pass)) => "passes",
         (true, false, _)
             if matches!(decided, Some(Action::Seal(_))) && place.kind != Kind::Object =>
@@ -270,7 +273,7 @@ fn deciding(place: &Place, written: &[Rule], fate: &str) -> Option<(usize, Strin
     use crate::transform::Action;
     let fits = |action: &Action| match fate {
         "sealed" | "kept" | "would be sealed" => matches!(action, Action::Seal(_)),
-        "opened" | "stays sealed" => matches!(action, Action::Open(_)),
+        "opened" | "stays sealed" | "null" => matches!(action, Action::Open(_)),
         "passes" => matches!(action, Action::Pass),
         _ => false,
     };
@@ -408,6 +411,8 @@ fn counts(tally: &Tally) -> Vec<(&'static str, u32)> {
         ("stray", tally.strays),
         ("unclaimed", tally.unclaimed),
         ("plaintext", tally.plaintext),
+        ("near-miss", tally.near_misses),
+        ("nulled", tally.nulled),
     ];
     let all = own.into_iter().chain(tally.left.iter().copied());
     all.filter(|(_, count)| *count > 0).collect()

@@ -181,6 +181,30 @@ fn what_concerns_a_route() {
         "unclaimed: report\n      stray: allow",
         &["weaker[stray] route write, request"],
     );
+    check(
+        "unclaimed: report",
+        "unclaimed: report\n      near_miss: reject",
+        &["stronger[near_miss] route write, request"],
+    );
+    check(
+        "unclaimed: report",
+        "unclaimed: report\n      near_miss: allow",
+        &["weaker[near_miss] route write, request"],
+    );
+    for (words, expected) in [
+        (
+            "plaintext: reject",
+            "stronger[plaintext] route write, response",
+        ),
+        (
+            "plaintext: allow",
+            "weaker[plaintext] route write, response",
+        ),
+        ("unopened: null", "stronger[unopened] route write, response"),
+    ] {
+        let to = format!("response: {{{words}, rules");
+        check("response: {rules", &to, &[expected]);
+    }
     let before =
         "routes:\n  - {name: first, match: {host: a.example, methods: [PUT], path: \"/v1/x\"}}\n";
     check(

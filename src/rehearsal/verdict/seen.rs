@@ -8,7 +8,7 @@ use crate::policy::{DEPTH_MAX, Mode, Policies, Route};
 use crate::rehearsal::script::{Same, Seen, Where};
 use crate::scan::{Kind, text};
 use crate::token::{self, ClassHint, Token};
-use crate::transform::{Action, Place, Tally, places, select};
+use crate::transform::{Action, Place, Rules, Tally, places, select};
 
 /// Places that one finding names.
 const NAMED_MAX: usize = 3;
@@ -250,6 +250,8 @@ impl Judge<'_> {
             "stray" => self.tally.strays,
             "unclaimed" => self.tally.unclaimed,
             "plaintext" => self.tally.plaintext,
+            "near-miss" => self.tally.near_misses,
+            "nulled" => self.tally.nulled,
             "kept" => self.tally.kept.iter().map(|(_, count)| count).sum(),
             word => {
                 let mut left = self.tally.left.iter();
@@ -265,20 +267,35 @@ impl Judge<'_> {
             self.who,
             quoted(word)
         );
-        let hint = (word == "unclaimed").then(|| self.unclaimed()).flatten();
+        let hint = match word {
+            "unclaimed" => self.unclaimed(),
+            "near-miss" => self.near_misses(),
+            _ => None,
+        };
         failures.at("wrong-count", span, message, hint);
+    }
+
+    /// The rules that the body met.
+    fn met(&self) -> Option<&Rules> {
+        let route = self.route?;
+        Some(match self.side {
+            Side::Request => &route.request,
+            Side::Response => &route.response,
+        })
     }
 
     /// Scalars that no rule names.
     fn unclaimed(&self) -> Option<String> {
-        let route = self.route?;
-        let rules = match self.side {
-            Side::Request => &route.request,
-            Side::Response => &route.response,
-        };
-        let places = crate::transform::unclaimed(rules, self.before).ok()?;
+        let places = crate::transform::unclaimed(self.met()?, self.before).ok()?;
         let places: Vec<&Place> = places.iter().collect();
         (!places.is_empty()).then(|| format!("unclaimed: {}", listed(&places)))
+    }
+
+    /// Members whose names are nearly those of sealed ones.
+    fn near_misses(&self) -> Option<String> {
+        let places = places(self.met()?, self.before).ok()?;
+        let near: Vec<&Place> = places.iter().filter(|place| place.near).collect();
+        (!near.is_empty()).then(|| format!("near misses: {}", listed(&near)))
     }
 }
 

@@ -1,11 +1,12 @@
 //! The subset construction: from paths to states, once for each policy.
 
+use super::fold::spellings;
 use super::{
     Automaton, DEAD, ElementStep, Elements, Interest, STATES_MAX, Slot, State, StateId, TAKEN, Tag,
     TooComplex, hash, in_slice, word_of,
 };
 use crate::path::{Selector, Step};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// The most different slices that may be alive at one array.
 const SLICES_MAX: usize = 6;
@@ -22,21 +23,30 @@ fn seed(attempt: u64) -> u64 {
 }
 
 /// An automaton in the making.
-pub(super) struct Builder<'p, F> {
+pub(super) struct Builder<'p, F, W> {
     paths: &'p [(&'p [Step], Tag)],
     interest: &'p F,
+    watched: &'p W,
     known: HashMap<Vec<Position>, StateId>,
+    /// The twins of states for members with nearly a watched name.
+    near: HashMap<Vec<Position>, StateId>,
     sets: Vec<Vec<Position>>,
     lists: HashMap<Vec<Tag>, u16>,
     out: Automaton,
 }
 
-impl<'p, F: Fn(&[Tag]) -> Interest> Builder<'p, F> {
-    pub(super) fn new(paths: &'p [(&'p [Step], Tag)], interest: &'p F) -> Builder<'p, F> {
+impl<'p, F: Fn(&[Tag]) -> Interest, W: Fn(Tag) -> bool> Builder<'p, F, W> {
+    pub(super) fn new(
+        paths: &'p [(&'p [Step], Tag)],
+        interest: &'p F,
+        watched: &'p W,
+    ) -> Builder<'p, F, W> {
         Builder {
             paths,
             interest,
+            watched,
             known: HashMap::new(),
+            near: HashMap::new(),
             sets: Vec::new(),
             lists: HashMap::from([(Vec::new(), 0)]),
             out: Automaton {
@@ -117,6 +127,27 @@ impl<'p, F: Fn(&[Tag]) -> Interest> Builder<'p, F> {
         Ok(id)
     }
 
+    /// The twin of the state of `set` for a member whose name is nearly a watched one; that state itself where it is taken whole.
+    fn near_state_of(&mut self, set: &[Position], plain: StateId) -> Result<StateId, TooComplex> {
+        if self.out.states[plain as usize]
+            .interest
+            .has(Interest::WHOLE)
+        {
+            return Ok(plain);
+        }
+        let mut set = set.to_vec();
+        set.sort_unstable();
+        set.dedup();
+        if let Some(known) = self.near.get(&set) {
+            return Ok(*known);
+        }
+        let id = self.push(set.clone())?;
+        let interest = &mut self.out.states[id as usize].interest;
+        *interest = interest.and(Interest::NEAR);
+        self.near.insert(set, id);
+        Ok(id)
+    }
+
     fn expand(&mut self, id: usize, set: &[Position]) -> Result<(), TooComplex> {
         if self.out.states[id].interest.has(Interest::WHOLE) {
             self.out.states[id].other = TAKEN;
@@ -154,7 +185,7 @@ impl<'p, F: Fn(&[Tag]) -> Interest> Builder<'p, F> {
         }
         let other = self.state_of(any.clone())?;
         self.out.states[id].other = other;
-        self.members(id, &any, by_name)?;
+        self.members(id, &any, other, by_name)?;
         self.array(id, &any, other, by_index, by_slice)
     }
 
@@ -162,13 +193,36 @@ impl<'p, F: Fn(&[Tag]) -> Interest> Builder<'p, F> {
         &mut self,
         id: usize,
         any: &[Position],
+        other: StateId,
         by_name: HashMap<&str, Vec<Position>>,
     ) -> Result<(), TooComplex> {
         if by_name.is_empty() {
             return Ok(());
         }
-        let mut names: Vec<_> = by_name.into_iter().collect();
-        names.sort_unstable_by_key(|(name, _)| *name);
+        let watches = |to: &[Position]| {
+            let mut paths = to.iter().map(|(path, _)| self.paths[*path as usize].1);
+            paths.any(|tag| (self.watched)(tag))
+        };
+        // Where nothing is watched, a name that is nearly one leads where all others do.
+        let mut beside = BTreeSet::new();
+        let mut names: Vec<(&str, Option<Vec<Position>>, bool)> = Vec::new();
+        let mut watching = false;
+        for (name, to) in &by_name {
+            if watches(to) {
+                watching = true;
+                let others = spellings(name).into_iter();
+                beside.extend(others.filter(|other| !by_name.contains_key(other.as_str())));
+            }
+        }
+        for (name, to) in &by_name {
+            names.push((name, Some(to.clone()), watches(to)));
+        }
+        names.extend(beside.iter().map(|name| (name.as_str(), None, true)));
+        let near = match watching {
+            true => self.near_state_of(any, other)?,
+            false => other,
+        };
+        names.sort_unstable_by_key(|(name, ..)| *name);
         // At most a quarter full, so that some multiplier soon gives each name a slot of its own; only names of one length that begin
         // alike never get one.
         let bits = (names.len() * 4).next_power_of_two().trailing_zeros() as u8;
@@ -177,7 +231,7 @@ impl<'p, F: Fn(&[Tag]) -> Interest> Builder<'p, F> {
             .map(seed)
             .find(|&seed| {
                 let mut taken = vec![false; 1 << bits];
-                names.iter().all(|(name, _)| {
+                names.iter().all(|(name, ..)| {
                     !std::mem::replace(&mut taken[slot_of(seed, name.as_bytes())], true)
                 })
             })
@@ -185,9 +239,14 @@ impl<'p, F: Fn(&[Tag]) -> Interest> Builder<'p, F> {
         let base = self.out.slots.len();
         let mask = (1usize << bits) - 1;
         self.out.slots.resize(base + mask + 1, Slot::default());
-        for (name, mut to) in names {
-            to.extend_from_slice(any);
-            let to = self.state_of(to)?;
+        for (name, to, watched) in names {
+            let to = match to {
+                Some(mut to) => {
+                    to.extend_from_slice(any);
+                    self.state_of(to)?
+                }
+                None => near,
+            };
             let name = name.as_bytes();
             let at = self.out.names.len() as u32;
             self.out.names.extend_from_slice(name);
@@ -201,6 +260,7 @@ impl<'p, F: Fn(&[Tag]) -> Interest> Builder<'p, F> {
             let slot = &mut self.out.slots[base + index];
             (slot.word, slot.len) = (word_of(name), name.len() as u32 + 1);
             (slot.at, slot.to) = (at, to);
+            slot.near = if watched { near } else { other };
         }
         let state = &mut self.out.states[id];
         (state.bits, state.base, state.seed) = (bits, base as u32, seed);
