@@ -30,8 +30,9 @@ impl Proxy {
         }
         let declared = declared(headers);
         let foreign = refusal::of_request(declared);
-        // With a Content-Length, the body is known not to be empty: there is nothing to wait for.
-        if let (Some(error), Some(_)) = (&foreign, incoming.size_hint().exact()) {
+        // A Content-Length says that the body is not empty: there is nothing to wait for. One of 0 with a body still to end is
+        // what some clients send over HTTP/2.
+        if let (Some(error), Some(1..)) = (&foreign, incoming.size_hint().exact()) {
             way.unreadable(
                 Side::Request,
                 error.clone().closing(),

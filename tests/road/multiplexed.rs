@@ -314,6 +314,20 @@ async fn answers_without_a_body() {
     }
 }
 
+/// Python's httpx sends a POST without content so: a length of 0, and an empty DATA frame that ends the stream.
+#[tokio::test]
+async fn a_body_of_no_bytes_is_no_body_though_its_end_comes_later() {
+    let (agent, seen) = before_echo(Some(crate::rewriting::POLICY)).await;
+    let mut client = Frames::to(agent.address).await;
+    let head = request("POST", "/people", &[("content-length", "0")]);
+    client.say(&frame(HEADERS, END_HEADERS, 1, &head)).await;
+    client.say(&frame(DATA, END_STREAM, 1, b"")).await;
+    client.outcome(1).await.expect("an answer");
+    let seen = seen.lock().expect("seen");
+    assert_eq!(seen.len(), 1, "the upstream got it");
+    assert_eq!(seen[0].1, "");
+}
+
 #[tokio::test]
 async fn what_is_sealed_comes_back_over_either_version() {
     let (agent, seen) = before_echo(Some(crate::rewriting::POLICY)).await;
