@@ -4,6 +4,7 @@ import contextlib
 import http.server
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,16 +23,30 @@ def free_port():
         return server.getsockname()[1]
 
 
-def wait_for(port, process, log):
+def wait_for(port, process=None, log=None):
     """Returns when something listens there; fails if the process ends first."""
     deadline = time.monotonic() + 60
     while True:
         with contextlib.suppress(OSError):
             socket.create_connection(("127.0.0.1", port), 1).close()
             return
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"not listening on {port}:\n{pathlib.Path(log).read_text()}")
+        if (process and process.poll() is not None) or time.monotonic() > deadline:
+            said = pathlib.Path(log).read_text() if log else ""
+            raise RuntimeError(f"not listening on {port}:\n{said}")
         time.sleep(0.02)
+
+
+def go():
+    """Go's command: the system's, or the one that pip installed beside this Python."""
+    found = shutil.which("go") or shutil.which("go", path=pathlib.Path(sys.executable).parent)
+    if found is None:
+        raise RuntimeError("go is missing; tests/run installs it")
+    return found
+
+
+def go_environment():
+    """Neither another toolchain nor a module is fetched."""
+    return {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod", "GOPROXY": "off", "CGO_ENABLED": "0"}
 
 
 @contextlib.contextmanager
