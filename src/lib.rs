@@ -62,6 +62,7 @@ pub mod arena;
 pub mod entropy;
 pub mod keys;
 pub mod kms;
+pub mod store;
 
 // The ground floor: pure and synchronous; no sockets, files or clocks.
 pub mod context;

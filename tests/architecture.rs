@@ -22,6 +22,7 @@ const ROOMS: &[&str] = &[
     "metrics",
     "audit", // side
     "keys",
+    "store",
     "kms",
     "arena",
     "entropy", // keys
@@ -65,6 +66,8 @@ const OWNED: &[(&str, &str)] = &[
     ("prometheus_client", "metrics"),
     ("moka", "keys"),
     ("argon2", "kms"),
+    ("redb", "store"),
+    ("tokio_postgres", "store"),
 ];
 
 /// The sources without their tests and comments, by room.
