@@ -9,6 +9,7 @@ pub mod policies;
 mod prepare;
 pub mod reload;
 mod secrets;
+pub mod stores;
 mod trouble;
 mod warming;
 
@@ -169,6 +170,7 @@ impl Running {
             keys,
             arena,
             random,
+            store,
             upstreams,
             identities,
             certificates,
@@ -179,6 +181,10 @@ impl Running {
         let mut room = keys::Settings::new(keys, arena, random);
         room.keys_per_body_max = settings.limits.keys_per_body;
         room.observe = Arc::new(metrics.calls());
+        room.store = store;
+        if let Some(store) = &settings.store {
+            room.store_deadline = store.deadline;
+        }
         let keys = Keys::new(room).map_err(|error| {
             StartError::Settings(
                 error.to_string(),

@@ -409,6 +409,7 @@ mod tests {
             name: name.into(),
             formerly: vec![],
             key: "k".into(),
+            suite: crate::dek::Suite::Xaes256Gcm,
             keep_sealed: true,
         })
     }

@@ -3,7 +3,8 @@
 //! This room knows how a context is spelt, not where its values stand in a document (that is `transform`'s).
 
 use crate::dek::Kid;
-use crate::token::{ClassHint, Suite};
+use crate::token::ClassHint;
+pub use crate::token::Suite;
 use std::sync::Arc;
 
 /// The name of the format, first in every associated data and salt of every derivation.
@@ -21,6 +22,8 @@ pub struct Class {
     pub formerly: Vec<Arc<str>>,
     /// The key (of the settings) that seals it.
     pub key: Arc<str>,
+    /// How its values are sealed: randomised, or so that equal ones have equal tokens.
+    pub suite: Suite,
     /// A token found at a sealing place stays if it opens there; otherwise the body is refused.
     pub keep_sealed: bool,
 }

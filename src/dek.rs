@@ -89,6 +89,33 @@ pub fn schedule(dek: &[u8; 32], material: &mut [u8; MATERIAL_LEN]) -> Kid {
     Kid(kid)
 }
 
+/// What a store's row carries to show that whoever wrote it had the DEK: it cannot be put in the place of another key name's,
+/// tenant's or epoch's row.
+///
+/// ```text
+/// mac = HKDF(DEK, salt = "fieldveil/v1", info = "row" || entry*, 16 bytes)
+/// ```
+///
+/// with entries (as in the associated data) `epoch` in decimal digits, `key`, and `tenant` where there is one. None: a name is over
+/// 65,535 bytes.
+pub fn row_mac(dek: &[u8; 32], scope: &Scope, epoch: u64) -> Option<[u8; 16]> {
+    let epoch = epoch.to_string();
+    let tenant = scope.tenant.as_deref().map(|tenant| ("tenant", tenant));
+    let entries = [("epoch", &*epoch), ("key", &*scope.key)];
+    let mut info = b"row".to_vec();
+    for (name, value) in entries.into_iter().chain(tenant) {
+        for part in [name, value] {
+            info.extend_from_slice(&u16::try_from(part.len()).ok()?.to_be_bytes());
+            info.extend_from_slice(part.as_bytes());
+        }
+    }
+    let (mut prk, hkdf) = Hkdf::<Sha256>::extract(Some(DOMAIN), dek);
+    prk.as_mut_slice().zeroize();
+    let mut mac = [0; 16];
+    hkdf.expand(&info, &mut mac).ok()?;
+    Some(mac)
+}
+
 /// A data key: an ability (see `seal`), not bytes.
 pub struct Dek {
     kid: Kid,
@@ -137,12 +164,21 @@ impl fmt::Debug for Scope {
     }
 }
 
-/// A DEK that may seal now, and the record that goes into its tokens (inline form).
+/// A DEK that may seal now, wrapped.
 pub struct SealingKey {
     /// The key itself.
     pub dek: Dek,
     /// A [`crate::token::Record`]: the same DEK, wrapped.
     pub record: Box<[u8]>,
+    /// The record is in the store, and never in a token: its tokens are references. Otherwise each token carries the record.
+    pub stored: bool,
+}
+
+impl SealingKey {
+    /// What its tokens carry.
+    pub fn inline(&self) -> Option<&[u8]> {
+        (!self.stored).then_some(&*self.record)
+    }
 }
 
 /// `values` more values will be sealed in `scope`; the use budget is taken in one step.
@@ -150,6 +186,8 @@ pub struct SealingKey {
 pub struct SealNeed {
     /// Which key.
     pub scope: Scope,
+    /// Randomised values are sealed with a DEK of this agent, which rotates; deterministic ones with the scope's one, in the store.
+    pub suite: Suite,
     /// How many values; may be 0.
     pub values: u64,
 }
@@ -161,7 +199,7 @@ pub struct OpenNeed {
     pub scope: Scope,
     /// As in the token; what opens must yield it.
     pub kid: Kid,
-    /// None: reference form (no store yet: answers NotFound).
+    /// None: reference form; the record is in the store, if there is one.
     pub record: Option<Box<[u8]>>,
 }
 
@@ -181,8 +219,10 @@ pub enum Unopened {
     Foreign,
     /// The KMS says no: the agent may not, or the KEK is disabled or destroyed.
     Denied,
-    /// The KMS knows no such KEK, or the token is in the reference form.
+    /// The KMS knows no such KEK; or the token is a reference, and no store knows its kid.
     NotFound,
+    /// The data key was deleted from the store, and with it all that it sealed.
+    Deleted,
     /// The KMS gave no answer, and nothing cached may be used any more.
     Unreachable,
     /// More than the budget of uncached records in one body.
@@ -198,6 +238,7 @@ impl Unopened {
             Unopened::Foreign => "foreign",
             Unopened::Denied => "denied",
             Unopened::NotFound => "not-found",
+            Unopened::Deleted => "deleted",
             Unopened::Unreachable => "unreachable",
             Unopened::OverBudget => "over-budget",
             Unopened::Mismatch => "mismatch",

@@ -147,6 +147,8 @@ codes! {
         "Send fewer levels than the limit (128 unless configured)."
     TooMany "too-many" 413 Client "The document has more classified values than one request may have"
         "Split it into several requests."
+    Composite "composite" 422 Client "An object or an array stands where a class is deterministic"
+        "Send a text, a number, true, false or null there: only those have one spelling."
     ValueTooLong "value-too-long" 413 Client "A classified value is too long for a token"
         "Send values of less than about 700 KB."
 
@@ -179,6 +181,10 @@ codes! {
         "Try again; see the agent's readiness."
     KeysDenied "keys-denied" 503 Keys "No data key can be had: the KMS refuses"
         "Ask the operator: this agent's right to the key, or the key, was withdrawn."
+    StoreUnreachable "store-unreachable" 503 Keys "No data key can be had for a deterministic class: the store does not answer"
+        "Try again; ask the operator to look at the store."
+    StoreRefused "store-refused" 503 Keys "The store has no data key that may seal a deterministic class"
+        "Ask the operator: `fieldveil store verify` says what is wrong, `fieldveil store rotate-deterministic` makes another."
     KeysMissing "keys-missing" 500 Keys "No such key is configured"
         "Ask the operator: the policy names a key that the settings do not have."
 

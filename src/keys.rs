@@ -20,11 +20,13 @@ mod lease;
 mod opening;
 mod sealing;
 mod settings;
+mod stored;
 mod turnstile;
 
 use crate::arena::Arena;
 use crate::dek::{Needs, Ring, Unopened};
 use crate::kms::{self, Random};
+use crate::store;
 use asking::Open;
 use calls::Calls;
 use counting::{Counters, count};
@@ -39,6 +41,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use stored::Stored;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -47,6 +50,11 @@ use tokio::time::Instant;
 pub trait Observe: Send + Sync {
     /// One call that was made: the KMS's name, `wrap` or `unwrap`, `ok` or a word of [`kms::Failure`].
     fn kms_call(&self, kms: &str, verb: &'static str, outcome: &'static str, micros: u64);
+
+    /// One call that was made to the store: its name, the verb, `ok` or a word of [`store::Failure`].
+    fn store_call(&self, store: &str, verb: &'static str, outcome: &'static str, micros: u64) {
+        let _ = (store, verb, outcome, micros);
+    }
 
     /// The KMS refused a DEK that was in use, and it was let go of: the key's name and a word of [`kms::Failure`].
     fn purged(&self, key: &str, why: &'static str) {
@@ -70,6 +78,11 @@ pub enum Failure {
     UnknownKey,
     /// More key names and tenants at a time than there are places, all of them waiting for the KMS.
     Crowded,
+    /// The store failed, and the scope is deterministic.
+    Store(store::Failure),
+    /// The store's DEK of a deterministic scope may not seal: `deleted`, `untrusted` (its row is not one that this key's holders
+    /// made), or `anyone-may-wrap` (under this KEK nobody could tell).
+    Durable(&'static str),
     /// One body wants more values than a DEK may seal.
     TooMany,
     /// The room is closed.
@@ -82,6 +95,10 @@ impl Failure {
         match self {
             Failure::Kms(failure) => failure.word(),
             Failure::UnknownKey => "unknown-key",
+            Failure::Store(store::Failure::Unreachable) => "store-unreachable",
+            Failure::Store(store::Failure::Refused) => "store-refused",
+            Failure::Store(store::Failure::Malformed) => "store-malformed",
+            Failure::Durable(why) => why,
             Failure::Crowded => "crowded",
             Failure::TooMany => "too-many",
             Failure::Closed => "closed",
@@ -137,6 +154,9 @@ struct Room {
     observe: Arc<dyn Observe>,
     calls: Calls,
     rotors: Rotors,
+    /// Of deterministic scopes: what the store says is their DEK.
+    durables: Rotors,
+    stored: Option<Stored>,
     openings: Openings,
     keys_per_body_max: usize,
     counters: Counters,
@@ -159,6 +179,10 @@ impl Keys {
         let tick = tick
             .unwrap_or(TICK_MOST)
             .clamp(Duration::from_millis(50), TICK_MOST);
+        let stored = settings.store.map(|store| {
+            let observe = Arc::clone(&settings.observe);
+            Stored::new(store, settings.store_deadline, settings.clock, observe)
+        });
         let room = Arc::new(Room {
             keys,
             arena: settings.arena,
@@ -170,6 +194,8 @@ impl Keys {
             ),
             observe: settings.observe,
             rotors: Rotors::new(settings.scopes_max.max(1)),
+            durables: Rotors::durable(settings.scopes_max.max(1)),
+            stored,
             openings: Openings::new(
                 settings.opening_max,
                 settings.waiting_max,
@@ -238,7 +264,7 @@ impl Keys {
     pub fn purge(&self, key: &str) -> Option<usize> {
         let room = &self.room;
         room.keys.get(key)?.purges.fetch_add(1, Relaxed);
-        let rotors = room.rotors.all();
+        let rotors = room.all_rotors();
         let of_key = rotors.iter().filter(|rotor| &*rotor.scope.key == key);
         let purged =
             of_key.filter(|rotor| rotor.purge(None)).count() + room.openings.purge_key(key);

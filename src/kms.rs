@@ -42,6 +42,13 @@ pub trait Kms: Send + Sync {
     /// key names must not share a KEK.
     fn authenticates_context(&self) -> bool;
 
+    /// Whether anyone may wrap under this KEK, as under the public half of an RSA key: then nothing that was wrapped under it
+    /// says who made it.
+    fn anyone_may_wrap(&self, kek: &str) -> bool {
+        let _ = kek;
+        false
+    }
+
     /// Wraps a DEK under the current version of `kek` in the context `scope`. The blob is 1 to 2,048 bytes.
     fn wrap<'a>(&'a self, kek: &'a str, dek: &'a [u8; 32], scope: &'a Scope)
     -> Answer<'a, Vec<u8>>;

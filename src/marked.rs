@@ -297,6 +297,7 @@ fn place(stack: &mut [Frame], root: &mut Option<Node>, node: Node, findings: &mu
 fn may_be_secret(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     let words = [
+        "url",
         "passphrase",
         "password",
         "passwd",

@@ -29,7 +29,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use table::{
     ADDED, BUILD, DURATION, FIELDS, KMS_CALLS, KMS_DURATION, LEFT, NEAR_MISSES, NULLED, OBSERVED,
-    PLAINTEXT, REQUESTS, REVOKED, STRAYS, UNCLAIMED, UNMATCHED, UNREAD,
+    PLAINTEXT, REQUESTS, REVOKED, STORE_CALLS, STORE_DURATION, STRAYS, UNCLAIMED, UNMATCHED,
+    UNREAD,
 };
 
 /// The Content-Type of [`Metrics::encode`].
@@ -90,6 +91,8 @@ struct Families {
     revoked: Many<Counter, 2>,
     kms_calls: Many<Counter, 3>,
     kms_duration: Many<Latency, 2>,
+    store_calls: Many<Counter, 3>,
+    store_duration: Many<Latency, 2>,
 }
 
 impl Families {
@@ -111,6 +114,8 @@ impl Families {
             revoked: Many::new(&REVOKED, Counter::default),
             kms_calls: Many::new(&KMS_CALLS, Counter::default),
             kms_duration: Many::new(&KMS_DURATION, || Latency::new(CALL_US)),
+            store_calls: Many::new(&STORE_CALLS, Counter::default),
+            store_duration: Many::new(&STORE_DURATION, || Latency::new(CALL_US)),
         }
     }
 
@@ -144,6 +149,8 @@ impl Families {
         add(registry, &self.revoked);
         add(registry, &self.kms_calls);
         add(registry, &self.kms_duration);
+        add(registry, &self.store_calls);
+        add(registry, &self.store_duration);
     }
 }
 
@@ -233,6 +240,18 @@ impl keys::Observe for Calls {
         self.families
             .kms_duration
             .of([&kms, &verb])
+            .observe(Duration::from_micros(micros));
+    }
+
+    fn store_call(&self, store: &str, verb: &'static str, outcome: &'static str, micros: u64) {
+        let (store, verb): (Arc<str>, Arc<str>) = (store.into(), verb.into());
+        self.families
+            .store_calls
+            .of([&store, &verb, &outcome.into()])
+            .inc();
+        self.families
+            .store_duration
+            .of([&store, &verb])
             .observe(Duration::from_micros(micros));
     }
 

@@ -9,6 +9,7 @@ mod checked;
 mod edges;
 mod keys;
 mod overlay;
+mod store;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -88,6 +89,8 @@ pub struct Settings {
     pub keys: Vec<Key>,
     /// The KMS of keys that `keys` does not name, under their own names; only where `--data-dir` stands for all of it.
     pub other_keys: Option<Arc<str>>,
+    /// Where wrapped data keys are kept; `None`: in the tokens.
+    pub store: Option<Store>,
     /// `None`: no admin API.
     pub admin: Option<Admin>,
     /// Where `/livez`, `/readyz` and `/metrics` are served without a token; `None`: nowhere.
@@ -257,6 +260,34 @@ pub struct Kek {
     pub kms: Arc<str>,
     /// Its name there; of a keyring, 1 to 64 of `a-z 0-9 - _ .`.
     pub kek: Arc<str>,
+}
+
+/// Where wrapped data keys are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// Which, and where it is.
+    pub kind: StoreKind,
+    /// For one call to it.
+    pub deadline: Duration,
+}
+
+/// Which store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// A file, for the agents of one machine.
+    Embedded {
+        /// Private to the agent's user.
+        file: PathBuf,
+    },
+    /// PostgreSQL, for a fleet.
+    Postgres {
+        /// A file with the database's URL.
+        url_file: PathBuf,
+        /// Who vouches for its certificate.
+        ca: Ca,
+        /// Whether TLS is spoken; `None`: wherever the database is not on this machine.
+        tls: Option<bool>,
+    },
 }
 
 /// The admin API.

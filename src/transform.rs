@@ -189,6 +189,11 @@ pub enum Refusal {
         /// Where its value starts.
         offset: usize,
     },
+    /// An object or an array where a class is deterministic: only scalars have one canonical text.
+    Composite {
+        /// Where it starts.
+        offset: usize,
+    },
     /// Its token would be longer than 1 MiB.
     TooLong {
         /// Where the value starts.
@@ -217,6 +222,7 @@ impl Refusal {
             Refusal::Plaintext { .. } => "plaintext",
             Refusal::Unopened { .. } => "unopened",
             Refusal::NearMiss { .. } => "near-miss",
+            Refusal::Composite { .. } => "composite",
             Refusal::TooLong { .. } => "too-long",
             Refusal::TooMany => "too-many",
             Refusal::Unevaluable { .. } => "unevaluable",

@@ -62,6 +62,7 @@ fn key() -> Arc<SealingKey> {
     Arc::new(SealingKey {
         dek: Dek::new(kid, Box::new(Plainly(material))),
         record: Record::build(&[(kek_id("test:kek"), &[5; 64])]).expect("a record"),
+        stored: false,
     })
 }
 
@@ -70,6 +71,7 @@ fn rules() -> Rules {
         name: "ssn".into(),
         formerly: vec![],
         key: "k".into(),
+        suite: fieldveil::dek::Suite::Xaes256Gcm,
         keep_sealed: true,
     });
     let rule = Rule {

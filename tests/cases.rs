@@ -96,7 +96,7 @@ fn examples_of_the_documentation() {
     let head = "apiVersion: fieldveil/v1\nkind: Policy\nmetadata: {name: p}\n";
     let route = "routes: [{name: customers, match: {}}]\n";
     let policies = examples("policy.md");
-    assert_eq!(policies.len(), 3);
+    assert_eq!(policies.len(), 4);
     for example in policies {
         let whole = if example.starts_with("apiVersion") {
             example

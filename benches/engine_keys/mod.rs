@@ -26,7 +26,11 @@ fn dek() -> Dek {
 pub fn key() -> SealingKey {
     // The length of the embedded keyring's record.
     let record = Record::build(&[(kek_id("keyring:bench/k"), &[5; 64])]).expect("a short record");
-    SealingKey { dek: dek(), record }
+    SealingKey {
+        dek: dek(),
+        record,
+        stored: false,
+    }
 }
 
 fn class() -> Arc<Class> {
@@ -34,6 +38,7 @@ fn class() -> Arc<Class> {
         name: "pii".into(),
         formerly: vec![],
         key: "k".into(),
+        suite: fieldveil::dek::Suite::Xaes256Gcm,
         keep_sealed: true,
     })
 }

@@ -243,7 +243,11 @@ async fn keys_are_listed_and_let_go_of() {
         tenant: None,
     };
     keys.fetch(&Needs {
-        sealing: vec![SealNeed { scope, values: 1 }],
+        sealing: vec![SealNeed {
+            scope,
+            suite: crate::dek::Suite::Xaes256Gcm,
+            values: 1,
+        }],
         opening: vec![],
     })
     .await

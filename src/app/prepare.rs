@@ -2,6 +2,7 @@
 //! thread.
 
 use super::certificates::Certificate;
+use super::stores::{self, check_store};
 use super::{Given, StartError, policies, secrets};
 use crate::admin::Token;
 use crate::arena::Arena;
@@ -13,6 +14,7 @@ use crate::kms::keyring::Keyring;
 use crate::kms::{Answer, Kms, Random, Unwrapped, os_random};
 use crate::policy::{Policies, Policy};
 use crate::settings::{self, Ca, Kek, PolicySource, Settings, TlsFiles};
+use crate::store::Store;
 use crate::tls::Identity;
 use crate::upstream::{self, OwnAddresses, Roots, Speak, Upstream};
 use std::collections::HashMap;
@@ -25,6 +27,7 @@ pub struct Prepared {
     pub keys: Vec<KeySettings>,
     pub arena: Arena,
     pub random: Random,
+    pub store: Option<Arc<dyn Store>>,
     /// By name.
     pub upstreams: HashMap<Arc<str>, Upstream<Body>>,
     /// Of the listeners that have TLS, by name.
@@ -45,6 +48,7 @@ pub fn prepare(
         None => load(settings)?,
     };
     check_coverage(settings, &policies)?;
+    check_store(settings, &policies)?;
     let mut certificates = Vec::new();
     let mut certified = |who: String, files: &Option<TlsFiles>| {
         let Some(files) = files else {
@@ -92,6 +96,7 @@ pub fn prepare(
         keys,
         arena,
         random,
+        store: settings.store.as_ref().map(stores::open).transpose()?,
         upstreams,
         identities,
         certificates,

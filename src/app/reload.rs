@@ -7,6 +7,7 @@
 use super::StartError;
 use super::policies::{Fingerprint, Texts};
 use super::prepare::check_coverage;
+use super::stores::check_store;
 use crate::admin::{self, Finding, Outcome, Readiness, Reloaded};
 use crate::dek::{Needs, Scope, SealNeed};
 use crate::diagnostic::Diagnostic;
@@ -145,6 +146,9 @@ impl Stand {
         if let Err(error) = check_coverage(&self.settings, &policies) {
             findings.push(refusal(&error));
         }
+        if let Err(error) = check_store(&self.settings, &policies) {
+            findings.push(refusal(&error));
+        }
         let names = policies.keys();
         match self.settings.keys_for(&names) {
             Err(found) => findings.extend(found.iter().map(finding)),
@@ -235,7 +239,11 @@ impl Reloader {
                 tenant: None,
             };
             let needs = Needs {
-                sealing: vec![SealNeed { scope, values: 0 }],
+                sealing: vec![SealNeed {
+                    scope,
+                    suite: crate::dek::Suite::Xaes256Gcm,
+                    values: 0,
+                }],
                 opening: Vec::new(),
             };
             let why = match timeout(KEY_PATIENCE, self.keys.fetch(&needs)).await {

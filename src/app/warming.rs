@@ -2,7 +2,7 @@
 //! has answered.
 
 use crate::admin::Readiness;
-use crate::dek::{Needs, Scope, SealNeed};
+use crate::dek::{Needs, Scope, SealNeed, Suite};
 use crate::keys::{Failure, Keys};
 use crate::kms;
 use std::sync::Arc;
@@ -26,7 +26,11 @@ async fn ask(keys: Keys, key: Arc<str>, check: Arc<str>, readiness: Arc<Readines
         tenant: None,
     };
     let needs = Needs {
-        sealing: vec![SealNeed { scope, values: 0 }],
+        sealing: vec![SealNeed {
+            scope,
+            suite: Suite::Xaes256Gcm,
+            values: 0,
+        }],
         opening: Vec::new(),
     };
     let mut pause = PAUSE_MIN;
@@ -54,6 +58,7 @@ fn why(failure: Failure) -> &'static str {
         Failure::Kms(kms::Failure::Disabled) => "the KMS has disabled the key",
         Failure::Kms(kms::Failure::Destroyed) => "the KMS has destroyed the key",
         Failure::Kms(kms::Failure::NotFound) => "the KMS does not know the key",
+        Failure::Store(_) => "the store does not answer",
         Failure::Kms(kms::Failure::Malformed) => "the KMS's answer makes no sense",
         _ => "the key room has no data key",
     }

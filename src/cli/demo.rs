@@ -171,6 +171,7 @@ fn settings(upstream: SocketAddr) -> Settings {
         }],
         kms: Vec::new(),
         keys: Vec::new(),
+        store: None,
         other_keys: Some(MEMORY.into()),
         admin: None,
         probes: Some(ANYWHERE),

@@ -1,9 +1,9 @@
 //! What a body's needs find here: from memory at the first poll, or a flight to wait for, or a refusal.
 
 use super::opening::{self, Id};
-use super::sealing::{Rotor, Take};
+use super::sealing::{Rotor, Rotors, Take};
 use super::{Failure, Room, SealError, count};
-use crate::dek::{Dek, OpenNeed, Scope, SealNeed, SealingKey, Unopened};
+use crate::dek::{Dek, OpenNeed, SealNeed, SealingKey, Suite, Unopened};
 use crate::kms;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,12 +22,12 @@ impl Room {
         need: &SealNeed,
         now: Instant,
     ) -> Option<Arc<SealingKey>> {
-        let taken = self
-            .rotors
-            .take_at(&need.scope, now, self.clock_ms(now), need.values);
+        let taken =
+            self.rotors_of(need.suite)
+                .take_at(&need.scope, now, self.clock_ms(now), need.values);
         match taken {
             Some((Take::Ready(key), low)) => {
-                if low && let Some(rotor) = self.rotors.get(&need.scope) {
+                if low && let Some(rotor) = self.rotors_of(need.suite).get(&need.scope) {
                     self.succeed_at(&rotor, now);
                 }
                 count(&self.counters.sealing_hits);
@@ -40,17 +40,31 @@ impl Room {
         }
     }
 
-    fn rotor(&self, scope: &Scope, now: Instant) -> Result<Arc<Rotor>, SealError> {
+    fn rotors_of(&self, suite: Suite) -> &Rotors {
+        match suite {
+            Suite::Xaes256Gcm => &self.rotors,
+            Suite::Aes256Siv => &self.durables,
+        }
+    }
+
+    /// Those of randomised and of deterministic scopes.
+    pub(super) fn all_rotors(&self) -> Vec<Arc<Rotor>> {
+        let mut all = self.rotors.all();
+        all.extend(self.durables.all());
+        all
+    }
+
+    fn rotor(&self, need: &SealNeed, now: Instant) -> Result<Arc<Rotor>, SealError> {
         let unknown = || SealError::of(Failure::UnknownKey);
-        let key = self.keys.get(&scope.key).ok_or_else(unknown)?;
-        self.rotors
-            .get_or_make(key, scope, self.clock_ms(now))
+        let key = self.keys.get(&need.scope.key).ok_or_else(unknown)?;
+        self.rotors_of(need.suite)
+            .get_or_make(key, &need.scope, self.clock_ms(now))
             .ok_or_else(|| SealError::of(Failure::Crowded))
     }
 
     /// Starts what a need will wait for, without waiting.
     pub(super) fn prepare_at(self: &Arc<Self>, need: &SealNeed, now: Instant) {
-        if let Ok(rotor) = self.rotor(&need.scope, now)
+        if let Ok(rotor) = self.rotor(need, now)
             && let (Take::Wait(job), _) = rotor.take_at(now, self.clock_ms(now), 0)
         {
             self.fly(&rotor, job);
@@ -62,7 +76,7 @@ impl Room {
         self: &Arc<Self>,
         need: &SealNeed,
     ) -> Result<Arc<SealingKey>, SealError> {
-        let rotor = self.rotor(&need.scope, Instant::now())?;
+        let rotor = self.rotor(need, Instant::now())?;
         // Each round ends with a fresh DEK for somebody or with an error: whoever is overtaken goes on.
         let mut failed = None;
         loop {
@@ -94,17 +108,17 @@ impl Room {
         now: Instant,
         uncached: &mut usize,
     ) -> Open {
-        let Some(record) = &need.record else {
+        if need.record.is_none() && self.stored.is_none() {
             return Open::Known(Err(Unopened::NotFound));
-        };
-        let id = Id::of(need, record);
+        }
+        let id = Id::of(need);
         if let Some(dek) = self.openings.take_at(&id, now) {
             count(&self.counters.opening_hits);
             return Open::Known(Ok(dek));
         }
         count(&self.counters.opening_misses);
         let key = match self.keys.get(&need.scope.key) {
-            Some(key) if key.knows(record) => key,
+            Some(key) if need.record.as_ref().is_none_or(|record| key.knows(record)) => key,
             _ => {
                 count(&self.counters.foreign);
                 return Open::Known(Err(Unopened::Foreign));
@@ -122,7 +136,7 @@ impl Room {
         match boarded {
             Some((landing, flight)) => {
                 if let Some(flight) = flight {
-                    self.unwrap_first(key, flight, record.clone());
+                    self.unwrap_first(key, flight, need.record.clone());
                 }
                 Open::Awaited(landing)
             }

@@ -17,6 +17,7 @@ pub struct Kek {
     name: String,
     pub uri: String,
     pub id: KekId,
+    pub anyone_may_wrap: bool,
     breaker: Mutex<Breaker>,
 }
 
@@ -27,6 +28,7 @@ impl Kek {
             kms: Arc::clone(&binding.kms),
             name: binding.kek.clone(),
             id: kek_id(&uri),
+            anyone_may_wrap: binding.kms.anyone_may_wrap(&binding.kek),
             uri,
             breaker: Mutex::default(),
         }

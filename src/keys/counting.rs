@@ -25,6 +25,8 @@ pub struct Snapshot {
     pub remembered_refusals: u64,
     /// Fresh DEKs made.
     pub minted: u64,
+    /// Those of them that travel in tokens because the store could not be written.
+    pub unstored: u64,
     /// Leases extended.
     pub renewed: u64,
     /// Attempts to extend a lease that failed.
@@ -69,6 +71,7 @@ pub(super) struct Counters {
     pub over_budget: AtomicU64,
     pub remembered_refusals: AtomicU64,
     pub minted: AtomicU64,
+    pub(super) unstored: AtomicU64,
     pub renewed: AtomicU64,
     pub not_renewed: AtomicU64,
     pub purged: AtomicU64,
@@ -80,7 +83,7 @@ pub(super) fn count(counter: &AtomicU64) {
 
 impl Room {
     pub(super) fn states_at(&self, now: Instant) -> Vec<KeyState> {
-        let rotors = self.rotors.all();
+        let rotors = self.all_rotors();
         let state = |name: &Arc<str>| {
             let of_key = rotors.iter().filter(|rotor| rotor.scope.key == *name);
             let (opening_deks, opening_survives) = self.openings.survey_at(now, Some(name));
@@ -110,6 +113,7 @@ impl Room {
             over_budget: counters.over_budget.load(Relaxed),
             remembered_refusals: counters.remembered_refusals.load(Relaxed),
             minted: counters.minted.load(Relaxed),
+            unstored: counters.unstored.load(Relaxed),
             renewed: counters.renewed.load(Relaxed),
             not_renewed: counters.not_renewed.load(Relaxed),
             purged: counters.purged.load(Relaxed),

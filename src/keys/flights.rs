@@ -6,12 +6,14 @@
 
 use super::opening::{self, Entry};
 use super::sealing::{self, Job, Rotor};
+use super::stored::{Home, NoRecord};
 use super::turnstile::{Permit, Rank};
 use super::{Failure, Key, Room, SealError, count, kms};
 use crate::arena::Slot;
 use crate::dek::{self, Dek, Kid, Material, Scope, SealingKey, Unopened};
 use crate::keys::lease::Lease;
 use crate::kms::KmsError;
+use crate::store;
 use crate::token::Record;
 use std::future::Future;
 use std::sync::Arc;
@@ -20,15 +22,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A DEK as the KMS unwrapped it, checked against its kid.
-struct Opened {
-    dek: Dek,
-    superseded: bool,
+pub(super) struct Opened {
+    pub dek: Dek,
+    pub superseded: bool,
     /// When the call that brought it was sent.
-    sent: Instant,
+    pub sent: Instant,
 }
 
 /// Why a record did not open.
-enum Unwrapping {
+pub(super) enum Unwrapping {
     Failed(KmsError),
     /// The KMS answered, but not with the DEK that the kid names.
     OtherDek,
@@ -44,22 +46,22 @@ impl From<KmsError> for SealError {
 }
 
 impl Unwrapping {
-    fn is_unreachable(&self) -> bool {
+    pub(super) fn is_unreachable(&self) -> bool {
         matches!(self, Unwrapping::Failed(error) if error.failure == kms::Failure::Unreachable)
     }
 
-    fn is_malformed(&self) -> bool {
+    pub(super) fn is_malformed(&self) -> bool {
         matches!(self, Unwrapping::Failed(error) if error.failure == kms::Failure::Malformed)
     }
 
-    fn retry_after(&self) -> Option<Duration> {
+    pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Unwrapping::Failed(error) => error.retry_after,
             Unwrapping::OtherDek => None,
         }
     }
 
-    fn word(&self) -> &'static str {
+    pub(super) fn word(&self) -> &'static str {
         match self {
             Unwrapping::Failed(error) => error.failure.word(),
             Unwrapping::OtherDek => "mismatch",
@@ -105,12 +107,13 @@ impl Room {
     }
 
     fn tend_at(self: &Arc<Self>, now: Instant) {
-        for rotor in self.rotors.all() {
+        for rotor in self.all_rotors() {
             if let Some(job) = rotor.tend_at(now) {
                 self.fly(&rotor, job);
             }
         }
         self.rotors.sweep(self.clock_ms(now));
+        self.durables.sweep(self.clock_ms(now));
         for entry in self.openings.tend_at(now) {
             let room = Arc::clone(self);
             self.spawn(async move { room.renew_opening(&entry).await });
@@ -144,14 +147,26 @@ impl Room {
             true => Rank::Renewal,
             false => Rank::First,
         };
+        if rotor.durable {
+            return self.durable(rotor, rank).await;
+        }
         match job {
             Job::Mint => self.mint(rotor, rank).await,
             Job::Renew => self.renew_sealing(rotor).await,
         }
     }
 
-    /// Makes a DEK, has it wrapped, and puts it in the place of the current one.
+    /// Makes a DEK and puts it in the place of the current one. Where it cannot be stored another is made, which travels in tokens.
     async fn mint(&self, rotor: &Rotor, rank: Rank) -> Result<(), SealError> {
+        let home = self.home(rotor).await?;
+        if !self.make(rotor, rank, home).await? {
+            self.make(rotor, rank, Home::Token).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a DEK, has it wrapped and, where it shall be, stored. False: it could not be stored.
+    async fn make(&self, rotor: &Rotor, rank: Rank, home: Home) -> Result<bool, SealError> {
         let key = &rotor.key;
         let unable = |_| SealError::of(Failure::Kms(kms::Failure::Unreachable));
         let permit = self.calls.enter(rank).await;
@@ -179,14 +194,23 @@ impl Room {
             .arena
             .hold(|material| dek::schedule(raw_dek, material))
             .map_err(unable)?;
+        drop(permit);
+        let stored = home == Home::Store;
+        if stored && !self.keep(raw_dek, kid, &rotor.scope, &record).await {
+            return Ok(false);
+        }
         let fresh = SealingKey {
             dek: Dek::new(kid, Box::new(material)),
             record,
+            stored,
         };
         let lease = Lease::granted(sent, &key.terms, self.luck());
         let purged = || key.purges.load(Relaxed) != purges;
         if !purged() {
             rotor.install(fresh, lease, sent);
+            if !stored {
+                self.stands_in(rotor, sent);
+            }
         }
         // Again behind the installation: a purge counts first and lets go second, so that one of the two sees it.
         if purged() {
@@ -194,7 +218,7 @@ impl Room {
             return Err(SealError::of(Failure::Kms(kms::Failure::Unreachable)));
         }
         count(&self.counters.minted);
-        Ok(())
+        Ok(true)
     }
 
     /// Asks for the current DEK's record again. After a no the DEK is gone at once, and a fresh one is asked for: of the
@@ -203,6 +227,22 @@ impl Room {
         let Some(current) = rotor.current() else {
             return self.mint(rotor, Rank::First).await;
         };
+        let record = match self.current_record(&rotor.scope, &current).await {
+            Ok(record) => record,
+            Err(NoRecord::Unreachable) => {
+                rotor.unreached(Instant::now(), None);
+                count(&self.counters.not_renewed);
+                return Err(SealError::of(Failure::Store(store::Failure::Unreachable)));
+            }
+            Err(gone) => {
+                count(&self.counters.not_renewed);
+                if rotor.purge(Some(&current.record)) {
+                    self.purged(&rotor.key, gone.unopened().word());
+                }
+                drop(current);
+                return self.mint(rotor, Rank::First).await;
+            }
+        };
         let permit = self.calls.enter(Rank::Renewal).await;
         let unwrapped = self
             .unwrap(
@@ -210,7 +250,8 @@ impl Room {
                 &rotor.key,
                 &rotor.scope,
                 current.dek.kid(),
-                &current.record,
+                &record,
+                None,
             )
             .await;
         drop(permit);
@@ -248,7 +289,7 @@ impl Room {
                     &rotor.key,
                     &rotor.scope,
                     current.dek.kid(),
-                    &current.record,
+                    Some(&current.record),
                     why.word(),
                 );
                 drop(current);
@@ -262,19 +303,28 @@ impl Room {
         self: &Arc<Self>,
         key: &Arc<Key>,
         flight: opening::Flight,
-        record: Box<[u8]>,
+        inline: Option<Box<[u8]>>,
     ) {
         let room = Arc::clone(self);
         let key = Arc::clone(key);
         self.spawn(async move {
+            let (scope, kid) = flight.id().parts();
+            let record = match room.record(kid, scope, inline.as_deref()).await {
+                Ok(record) if key.knows(&record) => record,
+                found => {
+                    let why = found.map_or_else(|no| no.unopened(), |_| Unopened::Foreign);
+                    let outcome = room.unrecorded(&key, &flight, why);
+                    room.openings.land(Instant::now(), flight, outcome);
+                    return;
+                }
+            };
             let permit = room.calls.enter(Rank::First).await;
             // Those who asked may all have hung up in the queue: no call for nobody.
             if room.openings.is_deserted(&flight) {
                 return;
             }
             let purges = key.purges.load(Relaxed);
-            let (scope, kid) = flight.id().parts();
-            let unwrapped = room.unwrap(&permit, &key, scope, kid, &record).await;
+            let unwrapped = room.unwrap(&permit, &key, scope, kid, &record, None).await;
             drop(permit);
             let now = Instant::now();
             let outcome = match unwrapped {
@@ -283,7 +333,7 @@ impl Room {
                     let dek = Arc::new(opened.dek);
                     let lease = Lease::granted(opened.sent, &key.terms, room.luck());
                     let kept = Arc::clone(&dek);
-                    room.openings.keep(&key, flight.id(), record, kept, lease);
+                    room.openings.keep(&key, flight.id(), inline, kept, lease);
                     // Behind the keeping, as for a DEK that seals.
                     if key.purges.load(Relaxed) == purges {
                         Ok(dek)
@@ -302,7 +352,7 @@ impl Room {
                 }
                 Err(why) => {
                     if !why.is_malformed() {
-                        room.purge_record(&key, scope, kid, &record, why.word());
+                        room.purge_record(&key, scope, kid, inline.as_deref(), why.word());
                     }
                     Err(why.unopened())
                 }
@@ -311,10 +361,45 @@ impl Room {
         });
     }
 
+    /// No record behind a token's kid: what is in memory under it goes, or has its grace where the store does not answer.
+    fn unrecorded(
+        &self,
+        key: &Key,
+        flight: &opening::Flight,
+        why: Unopened,
+    ) -> Result<Arc<Dek>, Unopened> {
+        if why == Unopened::Unreachable {
+            let now = Instant::now();
+            if let Some(entry) = self.openings.entry(flight.id()) {
+                entry.unreached(now, None);
+            }
+            return self.openings.take_at(flight.id(), now).ok_or(why);
+        }
+        if self.openings.purge(flight.id()) {
+            self.purged(key, why.word());
+        }
+        Err(why)
+    }
+
     async fn renew_opening(&self, entry: &Entry) {
+        let inline = entry.record.as_deref();
+        let record = match self.record(entry.kid, &entry.scope, inline).await {
+            Ok(record) => record,
+            Err(no) => {
+                count(&self.counters.not_renewed);
+                match no {
+                    NoRecord::Unreachable => entry.unreached(Instant::now(), None),
+                    gone => {
+                        let why = gone.unopened().word();
+                        self.purge_record(&entry.key, &entry.scope, entry.kid, inline, why);
+                    }
+                }
+                return entry.renewed();
+            }
+        };
         let permit = self.calls.enter(Rank::Renewal).await;
         let unwrapped = self
-            .unwrap(&permit, &entry.key, &entry.scope, entry.kid, &entry.record)
+            .unwrap(&permit, &entry.key, &entry.scope, entry.kid, &record, None)
             .await;
         drop(permit);
         let now = Instant::now();
@@ -330,8 +415,8 @@ impl Room {
                 } else if why.is_malformed() {
                     entry.doubted(now);
                 } else {
-                    let (key, scope, record) = (&entry.key, &entry.scope, &entry.record);
-                    self.purge_record(key, scope, entry.kid, record, why.word());
+                    let (key, scope) = (&entry.key, &entry.scope);
+                    self.purge_record(key, scope, entry.kid, inline, why.word());
                 }
             }
         }
@@ -339,13 +424,15 @@ impl Room {
     }
 
     /// Unwraps a record by the first of its wrappings whose KMS can be reached. A no of one is not taken to another.
-    async fn unwrap(
+    /// `attested`: epoch and MAC of the store's row, where the DEK is to seal.
+    pub(super) async fn unwrap(
         &self,
         permit: &Permit,
         key: &Key,
         scope: &Scope,
         kid: Kid,
         record: &[u8],
+        attested: Option<(u64, [u8; 16])>,
     ) -> Result<Opened, Unwrapping> {
         let foreign = || KmsError::new(kms::Failure::Malformed, "wrapped under no KEK of this key");
         let parsed = Record::parse(record).map_err(|_| Unwrapping::Failed(foreign()))?;
@@ -363,7 +450,9 @@ impl Room {
                     let (material, found) = self.schedule(raw).ok_or_else(|| {
                         Unwrapping::Failed(KmsError::new(kms::Failure::Unreachable, "no memory"))
                     })?;
-                    if found != kid {
+                    let genuine = attested
+                        .is_none_or(|(epoch, mac)| dek::row_mac(raw, scope, epoch) == Some(mac));
+                    if found != kid || !genuine {
                         return Err(Unwrapping::OtherDek);
                     }
                     return Ok(Opened {
@@ -379,32 +468,39 @@ impl Room {
         Err(Unwrapping::Failed(failed))
     }
 
-    fn schedule(&self, raw: &[u8; 32]) -> Option<(Slot, Kid)> {
+    pub(super) fn schedule(&self, raw: &[u8; 32]) -> Option<(Slot, Kid)> {
         self.arena
             .hold(|material| dek::schedule(raw, material))
             .ok()
     }
 
     /// The KMS said no to a record: wherever its DEK is in memory, it goes. One that never opened here is nowhere.
-    fn purge_record(&self, key: &Key, scope: &Scope, kid: Kid, record: &[u8], why: &'static str) {
+    fn purge_record(
+        &self,
+        key: &Key,
+        scope: &Scope,
+        kid: Kid,
+        record: Option<&[u8]>,
+        why: &'static str,
+    ) {
         let opening = self.openings.purge(&opening::Id::new(scope, kid, record));
         let sealing = self
             .rotors
             .get(scope)
-            .is_some_and(|rotor| rotor.purge(Some(record)));
+            .is_some_and(|rotor| record.is_some() && rotor.purge(record));
         if opening || sealing {
             self.purged(key, why);
         }
     }
 
-    fn purged(&self, key: &Key, why: &'static str) {
+    pub(super) fn purged(&self, key: &Key, why: &'static str) {
         count(&self.counters.purged);
         tracing::warn!(key = %key.name, why, "the KMS refused a data key in use: it is let go of");
         self.observe.purged(&key.name, why);
     }
 
     /// Where in its window an attempt falls. Without randomness all fall at its beginning, which is safe.
-    fn luck(&self) -> u16 {
+    pub(super) fn luck(&self) -> u16 {
         let mut bytes = [0; 2];
         match (self.random)(&mut bytes) {
             Ok(()) => u16::from_be_bytes(bytes),

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 /// How one record's unwrapping ended: None while it is under way.
 pub type Landing = watch::Receiver<Option<Result<Arc<Dek>, Unopened>>>;
 
-/// What an entry is found by: scope, kid and SHA-256(record).
+/// What an entry is found by: scope, kid and SHA-256(record), or 32 zero bytes for a reference, whose record may change.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Id {
     digest: [u8; 32],
@@ -32,13 +32,13 @@ pub struct Id {
 }
 
 impl Id {
-    pub fn of(need: &OpenNeed, record: &[u8]) -> Id {
-        Id::new(&need.scope, need.kid, record)
+    pub fn of(need: &OpenNeed) -> Id {
+        Id::new(&need.scope, need.kid, need.record.as_deref())
     }
 
-    pub fn new(scope: &Scope, kid: Kid, record: &[u8]) -> Id {
+    pub fn new(scope: &Scope, kid: Kid, record: Option<&[u8]>) -> Id {
         Id {
-            digest: Sha256::digest(record).into(),
+            digest: record.map_or([0; 32], |record| Sha256::digest(record).into()),
             kid,
             scope: scope.clone(),
         }
@@ -61,7 +61,8 @@ pub struct Entry {
     pub key: Arc<Key>,
     pub scope: Scope,
     pub kid: Kid,
-    pub record: Box<[u8]>,
+    /// None: it was found by reference.
+    pub record: Option<Box<[u8]>>,
     id: Id,
     held: RwLock<Option<Held>>,
     /// Since the last renewal.
@@ -257,7 +258,14 @@ impl Openings {
     }
 
     /// Keeps a DEK under its record, key name and tenant.
-    pub fn keep(&self, key: &Arc<Key>, id: &Id, record: Box<[u8]>, dek: Arc<Dek>, lease: Lease) {
+    pub fn keep(
+        &self,
+        key: &Arc<Key>,
+        id: &Id,
+        record: Option<Box<[u8]>>,
+        dek: Arc<Dek>,
+        lease: Lease,
+    ) {
         let entry = Arc::new(Entry {
             key: Arc::clone(key),
             scope: id.scope.clone(),

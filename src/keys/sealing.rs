@@ -46,6 +46,8 @@ pub enum Take {
 pub struct Rotor {
     pub key: Arc<Key>,
     pub scope: Scope,
+    /// Its DEK is the store's one of a deterministic scope, and not made anew by rotation.
+    pub durable: bool,
     state: RwLock<State>,
     /// Since the last renewal.
     used: AtomicBool,
@@ -88,10 +90,11 @@ impl Current {
 }
 
 impl Rotor {
-    fn new(key: Arc<Key>, scope: Scope) -> Rotor {
+    fn new(key: Arc<Key>, scope: Scope, durable: bool) -> Rotor {
         Rotor {
             key,
             scope,
+            durable,
             state: RwLock::default(),
             used: AtomicBool::new(false),
             last_used: AtomicU64::new(0),
@@ -170,8 +173,12 @@ impl Rotor {
                         .unwrap_or(pause)
                         .min(Duration::from_secs(60)),
                 );
-                // An unreachable KMS has its own memory, at the calls.
-                if error.failure != Failure::Kms(crate::kms::Failure::Unreachable) {
+                // An unreachable KMS or store has its own memory, at the calls.
+                let lost = matches!(
+                    error.failure,
+                    Failure::Kms(crate::kms::Failure::Unreachable) | Failure::Store(_)
+                );
+                if !lost {
                     state.refused = Some((error.clone(), now + REFUSED_FOR));
                 }
             }
@@ -198,6 +205,13 @@ impl Rotor {
             retires_at: sent + terms.rotate,
             spent: AtomicU64::new(0),
         });
+    }
+
+    /// A successor is to be had from then on at the latest.
+    pub fn succeed_from(&self, at: Instant) {
+        if let Some(current) = &mut self.state_mut().current {
+            current.successor_at = current.successor_at.min(at);
+        }
     }
 
     /// The KMS unwrapped the current record again. `superseded`: under an old version of the KEK, so that a
@@ -321,6 +335,7 @@ impl Drop for Flight {
 pub struct Rotors {
     map: RwLock<HashMap<Scope, Arc<Rotor>>>,
     scopes_max: usize,
+    durable: bool,
     evicting: Mutex<()>,
 }
 
@@ -329,7 +344,16 @@ impl Rotors {
         Rotors {
             map: RwLock::default(),
             scopes_max,
+            durable: false,
             evicting: Mutex::new(()),
+        }
+    }
+
+    /// Those of deterministic scopes.
+    pub fn durable(scopes_max: usize) -> Rotors {
+        Rotors {
+            durable: true,
+            ..Rotors::new(scopes_max)
         }
     }
 
@@ -379,7 +403,7 @@ impl Rotors {
             }
         }
         let rotor = map.entry(scope.clone()).or_insert_with(|| {
-            let rotor = Rotor::new(Arc::clone(key), scope.clone());
+            let rotor = Rotor::new(Arc::clone(key), scope.clone(), self.durable);
             rotor.last_used.store(clock_ms, Relaxed);
             Arc::new(rotor)
         });

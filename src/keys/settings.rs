@@ -6,12 +6,13 @@ use super::lease::Terms;
 use super::{Observe, Unobserved};
 use crate::arena::Arena;
 use crate::kms::{Kms, Random};
+use crate::store::Store;
 use crate::token::Record;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// A KEK: which KMS, and what it is called there.
 #[derive(Clone)]
@@ -67,6 +68,12 @@ pub struct Settings {
     pub deadline: Duration,
     /// How long a refused record is refused without asking again.
     pub refused_for: Duration,
+    /// Where wrapped DEKs are kept. None: in the tokens.
+    pub store: Option<Arc<dyn Store>>,
+    /// For one call to the store.
+    pub store_deadline: Duration,
+    /// Seconds since 1970, for the rows of the store.
+    pub clock: fn() -> u64,
 }
 
 impl Settings {
@@ -84,8 +91,16 @@ impl Settings {
             waiting_max: 4_096,
             deadline: Duration::from_secs(5),
             refused_for: Duration::from_secs(10),
+            store: None,
+            store_deadline: Duration::from_secs(1),
+            clock: unix_now,
         }
     }
+}
+
+fn unix_now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 /// What is wrong with the settings.
@@ -112,6 +127,11 @@ pub struct Key {
 }
 
 impl Key {
+    /// Whether anyone may wrap under the KEK that it seals with: then a row of the store proves nothing about who made it.
+    pub(super) fn seal_with_anyones(&self) -> bool {
+        self.seal_with.anyone_may_wrap
+    }
+
     /// Whether any wrapping of this record is under a KEK of this key.
     pub(super) fn knows(&self, record: &[u8]) -> bool {
         Record::parse(record).is_ok_and(|record| {

@@ -61,7 +61,11 @@ fn scope(key: &str, tenant: Option<&str>) -> Scope {
 
 fn sealing_in(scope: Scope, values: u64) -> Needs {
     Needs {
-        sealing: vec![SealNeed { scope, values }],
+        sealing: vec![SealNeed {
+            scope,
+            suite: crate::dek::Suite::Xaes256Gcm,
+            values,
+        }],
         opening: vec![],
     }
 }
@@ -1073,7 +1077,7 @@ async fn an_evicted_entry_lets_go_whoever_still_points_to_it() {
     let (keys, _) = room();
     let sealed = seal_one(&keys).await.unwrap();
     open_one(&keys, &opening(&sealed)).await.unwrap();
-    let id = Id::of(&opening(&sealed).opening[0], &sealed.record);
+    let id = Id::of(&opening(&sealed).opening[0]);
     let entry = keys.room.openings.entry(&id).unwrap();
     assert_eq!(keys.room.arena.held(), 2);
     keys.room.openings.purge(&id);
@@ -1087,7 +1091,7 @@ async fn an_evicted_entry_lets_go_whoever_still_points_to_it() {
         let sealed = keys.fetch(&sealing_in(scope.clone(), 1)).await.unwrap();
         let needs = opening_in(scope, &sealed.sealing[0]);
         open_one(&keys, &needs).await.unwrap();
-        let id = Id::of(&needs.opening[0], &sealed.sealing[0].record);
+        let id = Id::of(&needs.opening[0]);
         entries.extend(keys.room.openings.entry(&id));
     }
     keys.room.openings.tend_at(Instant::now());

@@ -3,7 +3,7 @@
 use super::table::{
     CERTIFICATES_REFUSED, CONNECTIONS, DATA_KEYS, HITS, IN_FLIGHT, LINES_DROPPED, MEMORY_LOCKED,
     MINTED, MISSES, NOT_RENEWED, POLICY, POLICY_LOADED, POLICY_RELOADS, PURGED, READY,
-    REFUSED_RECORDS, RENEWED, SURVIVAL,
+    REFUSED_RECORDS, RENEWED, SURVIVAL, UNSTORED,
 };
 use super::{Kind, Row};
 use crate::keys::Keys;
@@ -173,6 +173,7 @@ impl Collector for Living {
         family(encoder, &POLICY_RELOADS, outcomes)?;
         for (row, value) in [
             (&MINTED, now.minted),
+            (&UNSTORED, now.unstored),
             (&RENEWED, now.renewed),
             (&NOT_RENEWED, now.not_renewed),
             (&PURGED, now.purged),

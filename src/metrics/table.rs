@@ -92,6 +92,8 @@ rows! {
         "How long the first of the data keys in use lasts if no KMS answers from now on; absent while none is in use"
     MINTED Counter "fieldveil_data_keys_minted_total" []
         "Fresh data keys made"
+    UNSTORED Counter "fieldveil_data_keys_unstored_total" []
+        "Those of them that travel in tokens because the store could not be written"
     RENEWED Counter "fieldveil_leases_renewed_total" []
         "Leases that the KMS extended"
     NOT_RENEWED Counter "fieldveil_leases_not_renewed_total" []
@@ -107,6 +109,10 @@ rows! {
     KMS_CALLS Counter "fieldveil_kms_calls_total" ["kms", "verb", "outcome"]
         "Calls to a KMS: `wrap` or `unwrap`; `ok` or the kind of failure"
     KMS_DURATION Histogram "fieldveil_kms_call_duration_seconds" ["kms", "verb"]
+        "How long they took"
+    STORE_CALLS Counter "fieldveil_store_calls_total" ["store", "verb", "outcome"]
+        "Calls to the store: `get`, `put` or `latest`; `ok` or the kind of failure"
+    STORE_DURATION Histogram "fieldveil_store_call_duration_seconds" ["store", "verb"]
         "How long they took"
 
     READY Gauge "fieldveil_ready" []

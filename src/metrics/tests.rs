@@ -89,11 +89,16 @@ async fn everything() -> Metrics {
         tenant: None,
     };
     let needs = crate::dek::Needs {
-        sealing: vec![crate::dek::SealNeed { scope, values: 1 }],
+        sealing: vec![crate::dek::SealNeed {
+            scope,
+            suite: crate::dek::Suite::Xaes256Gcm,
+            values: 1,
+        }],
         opening: vec![],
     };
     keys.fetch(&needs).await.unwrap();
     keys::Observe::purged(&metrics.calls(), "k", "denied");
+    keys::Observe::store_call(&metrics.calls(), "embedded", "get", "ok", 5);
     metrics.watch(keys, || Reading {
         listeners: vec![Listening {
             name: "out".into(),
@@ -144,6 +149,8 @@ async fn what_happened_is_counted() {
         r#"fieldveil_kms_calls_total{kms="fake",verb="wrap",outcome="ok"} 1"#,
         r#"fieldveil_kms_call_duration_seconds_count{kms="fake",verb="wrap"} 1"#,
         r#"fieldveil_data_keys_revoked_total{key="k",reason="denied"} 1"#,
+        r#"fieldveil_store_calls_total{store="embedded",verb="get",outcome="ok"} 1"#,
+        r#"fieldveil_store_call_duration_seconds_count{store="embedded",verb="get"} 1"#,
         r#"fieldveil_key_cache_misses_total{use="seal"} 1"#,
         r#"fieldveil_data_keys{use="seal"} 1.0"#,
         "fieldveil_data_keys_minted_total 1",
@@ -228,6 +235,7 @@ fn sealing_key() -> crate::dek::SealingKey {
     crate::dek::SealingKey {
         dek: crate::dek::Dek::new(kid, Box::new(Plain(material))),
         record: crate::token::Record::build(&[([0; 8], &[1])]).unwrap(),
+        stored: false,
     }
 }
 

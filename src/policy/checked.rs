@@ -242,6 +242,7 @@ fn classes(file: &PolicyFile, findings: &mut Findings<'_>) -> Vec<Arc<Class>> {
             .map(|name| name.value.as_str().into())
             .collect(),
         key: words.key.value.as_str().into(),
+        suite: words.suite,
         // A token that is taken for sealed could have been copied from elsewhere, unless it is bound to its place.
         keep_sealed: words
             .keep_sealed

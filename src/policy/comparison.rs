@@ -6,7 +6,7 @@
 mod rules;
 
 use super::{Mode, Policies, Policy, Route, TenantSource, Unmatched};
-use crate::context::Class;
+use crate::context::{Class, Suite};
 use crate::transform::{Action, Attitude, Fallback, Rule};
 use rules::{Side, binds, same_action};
 use std::collections::BTreeSet;
@@ -236,6 +236,13 @@ fn classes(old: &Class, new: &Class, notes: &mut Notes) {
             notes.add(Direction::Orphans, "former-name-removed", &about, what);
         }
     }
+    let word = |suite| match suite {
+        Suite::Aes256Siv => (0, "deterministic"),
+        Suite::Xaes256Gcm => (1, "randomised"),
+    };
+    let (was, is) = (word(old.suite), word(new.suite));
+    let what = "how its values are sealed (old tokens still open)";
+    notes.ranked("class-mode", &about, what, (was.0, is.0), (was.1, is.1));
     let word = |keep| if keep { (0, "keep") } else { (1, "refuse") };
     let (was, is) = (word(old.keep_sealed), word(new.keep_sealed));
     let what = "what happens to tokens that come back";

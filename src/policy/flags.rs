@@ -105,6 +105,7 @@ impl Made {
             name: name.into(),
             formerly: Vec::new(),
             key: FLAG_KEY.into(),
+            suite: crate::dek::Suite::Xaes256Gcm,
             keep_sealed: true,
         });
         self.classes.push(Arc::clone(&class));

@@ -6,7 +6,7 @@
 use super::sides::{ActionWords, RuleWords};
 use super::written::{self, PolicyFile};
 use super::{Mode, Policies, Policy, Route};
-use crate::context::Class;
+use crate::context::{Class, Suite};
 use crate::diagnostic::{Diagnostic, Severity, Source, Span, quoted};
 use crate::marked::{self, Findings};
 use crate::transform::{Action, Rule};
@@ -243,6 +243,21 @@ fn opens(u: &Use<'_>, class: &Arc<Class>) -> bool {
     matches!(&u.rule.action, Action::Open(all) if all.iter().any(|one| one.names().any(|n| *n == class.name)))
 }
 
+/// What equal tokens mean is narrower than it looks, where they are bound.
+fn equality(u: &Use<'_>, class: &Class, found: &mut Vec<Diagnostic>) {
+    let names: Vec<&str> = u.rule.bind.iter().map(|bind| &*bind.name).collect();
+    if class.suite == Suite::Aes256Siv && !names.is_empty() {
+        let message = format!(
+            "{} is deterministic, and bound: equal values have equal tokens only where {} is equal, too",
+            quoted(&class.name),
+            names.join(" and ")
+        );
+        let hint =
+            "leave out `bind` where tokens are to be compared, or the mode where they are not";
+        found.push(inform(&u.policy.source, "bound-deterministic", u.span, message).hint(hint));
+    }
+}
+
 /// The names under which values are in the context of a rule's tokens, beside the class.
 fn bound<'u>(u: &'u Use<'_>) -> BTreeSet<&'u str> {
     let tenant = u.policy.tenant.as_ref().map(|_| "tenant");
@@ -288,6 +303,7 @@ fn binds(uses: &[Use<'_>], found: &mut Vec<Diagnostic>) {
         let Action::Seal(class) = &u.rule.action else {
             continue;
         };
+        equality(u, class, found);
         let opening: Vec<&Use<'_>> = uses.iter().filter(|o| opens(o, class)).collect();
         // Where no opening rule fits any sealing rule, that was said above.
         let some_fit = opening.iter().any(|o| !lonely(o, class));

@@ -106,8 +106,8 @@ pub fn policy() -> Value {
             ),
             (
                 "mode",
-                "How values are sealed",
-                json!({"enum": ["randomised"]}),
+                "Equal values get different tokens, or (which shows that they are equal, and needs a store) the same",
+                json!({"enum": ["randomised", "deterministic"]}),
             ),
         ],
     );

@@ -7,8 +7,9 @@ use super::{
     CLASSES_MAX, ENVIRONMENTS_MAX, FORMERLY_MAX, METHODS_MAX, Mode, PATTERN_BYTES_MAX, ROUTES_MAX,
     Unmatched,
 };
+use crate::dek::Suite;
 use crate::diagnostic::{Span, quoted};
-use crate::marked::{Fields, Findings, Marked, Node, Value, not_built};
+use crate::marked::{Fields, Findings, Marked, Node, Value};
 
 pub(super) struct PolicyFile {
     pub name: Marked<String>,
@@ -31,6 +32,7 @@ pub(super) struct ClassWords {
     pub key: Marked<String>,
     pub formerly: Vec<Marked<String>>,
     /// `sealed: keep` or `refuse`; without the word it follows from the scrutiny.
+    pub suite: Suite,
     pub keep_sealed: Option<bool>,
     pub high_scrutiny: bool,
 }
@@ -224,9 +226,9 @@ fn classes(node: &Node, findings: &mut Findings<'_>) -> Vec<ClassWords> {
         let high_scrutiny = fields.take("scrutiny").and_then(|node| {
             findings.choice(node, "`scrutiny`", &[("normal", false), ("high", true)])
         });
-        if let Some(mode) = fields.take("mode") {
-            class_mode(mode, findings);
-        }
+        let suite = fields
+            .take("mode")
+            .and_then(|node| findings.choice(node, "a class's `mode`", &CLASS_MODES));
         fields.not_built(&["mask", "reveal", "pad"], findings);
         fields.finish(findings);
         let name = Marked {
@@ -242,6 +244,7 @@ fn classes(node: &Node, findings: &mut Findings<'_>) -> Vec<ClassWords> {
             name,
             key,
             formerly,
+            suite: suite.unwrap_or(Suite::Xaes256Gcm),
             keep_sealed,
             high_scrutiny,
         });
@@ -249,12 +252,11 @@ fn classes(node: &Node, findings: &mut Findings<'_>) -> Vec<ClassWords> {
     classes
 }
 
-fn class_mode(node: &Node, findings: &mut Findings<'_>) {
-    let modes = [("randomised", true), ("deterministic", false)];
-    if let Some(false) = findings.choice(node, "a class's `mode`", &modes) {
-        not_built(findings, node.span, "`mode: deterministic`");
-    }
-}
+/// Ways to seal a class's values.
+const CLASS_MODES: [(&str, Suite); 2] = [
+    ("randomised", Suite::Xaes256Gcm),
+    ("deterministic", Suite::Aes256Siv),
+];
 
 fn formerly(node: &Node, findings: &mut Findings<'_>) -> Vec<Marked<String>> {
     let items = findings.list(node, "`formerly`");

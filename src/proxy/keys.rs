@@ -4,6 +4,7 @@ use crate::dek::{Needs, Ring};
 use crate::error::{Code, Error};
 use crate::keys::{Failure as NoKey, Keys, KeysError};
 use crate::kms;
+use crate::store;
 use std::pin::Pin;
 
 /// Where keys come from. One call for each body; the answer is parallel to the needs.
@@ -32,6 +33,8 @@ impl From<KeysError> for Error {
                 Code::KeysUnreachable
             }
             NoKey::Kms(_) => Code::KeysDenied,
+            NoKey::Store(store::Failure::Unreachable) => Code::StoreUnreachable,
+            NoKey::Store(_) | NoKey::Durable(_) => Code::StoreRefused,
             NoKey::UnknownKey => Code::KeysMissing,
             NoKey::TooMany => Code::TooMany,
         };

@@ -81,6 +81,7 @@ fn request_code(refusal: &Refusal) -> Code {
         Refusal::Unclaimed { .. } => Code::Unclaimed,
         Refusal::Plaintext { .. } => Code::Plaintext,
         Refusal::NearMiss { .. } => Code::NearMiss,
+        Refusal::Composite { .. } => Code::Composite,
         Refusal::TooLong { .. } => Code::ValueTooLong,
         Refusal::TooMany => Code::TooMany,
         Refusal::Unevaluable { .. } => Code::Unevaluable,
@@ -100,6 +101,7 @@ fn note(refusal: &Refusal) -> String {
         | Refusal::Plaintext { offset }
         | Refusal::Unopened { offset }
         | Refusal::NearMiss { offset }
+        | Refusal::Composite { offset }
         | Refusal::TooLong { offset } => format!("{word} at byte {offset}"),
         Refusal::Bind { name, what } => format!("{word} {name}: {what}"),
         Refusal::TooMany => word.to_owned(),

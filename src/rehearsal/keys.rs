@@ -4,7 +4,9 @@
 //! that no settings can have.
 
 use crate::context::{Circumstances, Class};
-use crate::dek::{Dek, MATERIAL_LEN, Material, Needs, Ring, Scope, SealingKey, Unopened, schedule};
+use crate::dek::{
+    Dek, MATERIAL_LEN, Material, Needs, Ring, Scope, SealingKey, Suite, Unopened, schedule,
+};
 use crate::path::Path;
 use crate::policy::DEPTH_MAX;
 use crate::token::{KekId, Record, kek_id};
@@ -41,27 +43,33 @@ pub struct Kept<'k> {
 }
 
 impl Keys {
-    /// The one key of a scope.
-    fn key(&self, scope: &Scope) -> Arc<SealingKey> {
-        let (dek, blob) = (digest(b"dek", scope), digest(b"blob", scope));
+    /// The one key of a scope and suite; that of deterministic classes is a stored one.
+    fn key(&self, scope: &Scope, suite: Suite) -> Arc<SealingKey> {
+        let stored = suite == Suite::Aes256Siv;
+        let (dek, blob) = (digest(secret(stored), scope), digest(b"blob", scope));
         let mut material = Box::new([0; MATERIAL_LEN]);
         let kid = schedule(&dek, &mut material);
         let record = Record::build(&[(kek(&scope.key), &blob)]).expect("one wrapping of 32 bytes");
         Arc::new(SealingKey {
             dek: Dek::new(kid, Box::new(Plain(material))),
             record,
+            stored,
         })
     }
 
     /// What the key room would answer if every KMS were there and said yes.
     pub fn ring(&self, needs: &Needs) -> Ring {
         let opening = needs.opening.iter().map(|need| {
-            let key = self.key(&need.scope);
+            let suite = match need.record {
+                Some(_) => Suite::Xaes256Gcm,
+                None => Suite::Aes256Siv,
+            };
+            let key = self.key(&need.scope, suite);
             let own = kek(&need.scope.key);
             match need.record.as_deref() {
-                Some(record) if need.kid == key.dek.kid() && *record == *key.record => {
+                record if need.kid == key.dek.kid() && record == key.inline() => {
                     let mut material = Box::new([0; MATERIAL_LEN]);
-                    let kid = schedule(&digest(b"dek", &need.scope), &mut material);
+                    let kid = schedule(&digest(secret(key.stored), &need.scope), &mut material);
                     Ok(Arc::new(Dek::new(kid, Box::new(Plain(material)))))
                 }
                 Some(record) if wrapped_under(record, own) => Err(Unopened::Mismatch),
@@ -73,7 +81,7 @@ impl Keys {
             sealing: needs
                 .sealing
                 .iter()
-                .map(|need| self.key(&need.scope))
+                .map(|need| self.key(&need.scope, need.suite))
                 .collect(),
             opening: opening.collect(),
         }
@@ -136,6 +144,10 @@ impl Keys {
     }
 }
 
+fn secret(stored: bool) -> &'static [u8] {
+    if stored { b"durable" } else { b"dek" }
+}
+
 fn kek(key: &str) -> KekId {
     kek_id(&format!("rehearsal:{key}"))
 }
@@ -171,6 +183,7 @@ mod tests {
             name: "ssn".into(),
             formerly: Vec::new(),
             key: "identity".into(),
+            suite: Suite::Xaes256Gcm,
             keep_sealed: true,
         }
     }

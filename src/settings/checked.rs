@@ -107,6 +107,7 @@ pub(super) fn check(
         kms,
         keys,
         other_keys,
+        store: file.store,
         admin: admin.map(|(admin, _)| admin),
         probes: probes.map(|probes| probes.value),
         limits,

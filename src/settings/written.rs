@@ -3,7 +3,8 @@
 use super::amount::{duration, show_duration, show_size, size};
 use super::edges::{UpstreamTls, listener_tls, place, socket_mode, speak, upstream_tls};
 use super::keys::{KeyWords, KmsWords, key, kms};
-use super::{Bind, LogFormat, LogLevel, Reload, Speak, TlsFiles, Url};
+use super::store::store;
+use super::{Bind, LogFormat, LogLevel, Reload, Speak, Store, TlsFiles, Url};
 use crate::diagnostic::{Span, quoted};
 use crate::marked::{Fields, Findings, Marked, Node, Value, not_built};
 use std::net::SocketAddr;
@@ -31,6 +32,7 @@ pub(super) struct SettingsFile {
     pub admin: Option<AdminWords>,
     pub probes: Option<Marked<SocketAddr>>,
     pub limits: LimitWords,
+    pub store: Option<Store>,
     pub log_format: Option<LogFormat>,
     pub log_level: Option<LogLevel>,
 }
@@ -76,7 +78,7 @@ pub(super) const fn seconds(from: u64, to: u64) -> RangeInclusive<Duration> {
     Duration::from_secs(from)..=Duration::from_secs(to)
 }
 
-const fn millis(from: u64, to_seconds: u64) -> RangeInclusive<Duration> {
+pub(super) const fn millis(from: u64, to_seconds: u64) -> RangeInclusive<Duration> {
     Duration::from_millis(from)..=Duration::from_secs(to_seconds)
 }
 
@@ -121,7 +123,7 @@ pub(super) fn read(root: &Node, base: &Path, findings: &mut Findings<'_>) -> Opt
         file.keys = named(node, "keys", KEYS_MAX, findings, key);
     }
     if let Some(node) = fields.take("store") {
-        store(node, findings);
+        file.store = store(node, base, findings);
     }
     file.admin = fields
         .take("admin")
@@ -357,21 +359,6 @@ pub(super) fn parse_url(text: Marked<String>, findings: &mut Findings<'_>) -> Op
             });
             None
         }
-    }
-}
-
-fn store(node: &Node, findings: &mut Findings<'_>) {
-    let Some(mut fields) = findings.fields(node, "`store`") else {
-        return;
-    };
-    let Some(kind) = fields.require("type", findings) else {
-        return;
-    };
-    let kinds = [("none", true), ("embedded", false), ("postgres", false)];
-    match findings.choice(kind, "the store's `type`", &kinds) {
-        Some(true) => fields.finish(findings),
-        Some(false) => not_built(findings, kind.span, "a store other than `none`"),
-        None => {}
     }
 }
 

@@ -3,10 +3,10 @@
 use super::plan::{Edit, Plan, Sealed, What};
 use super::{Fallback, Refusal, Tally};
 use crate::context;
-use crate::dek::{Dek, Ring, SealingKey, Unopened};
+use crate::dek::{Dek, Ring, SealNeed, SealingKey, Unopened};
 use crate::scan;
-use crate::seal::{Opener, Sealer};
-use crate::token::{NONCE_LEN, Prefix, Suite, TEXT_MAX};
+use crate::seal::{Opener, Sealer, siv_seal};
+use crate::token::{NONCE_LEN, Prefix, Suite, TAG_LEN, TEXT_MAX};
 use std::ops::Range;
 
 /// Plaintexts are padded with spaces to this length: `true` and `false` do not tell themselves apart by it.
@@ -121,7 +121,10 @@ impl Plan<'_> {
             .sealing
             .iter()
             .zip(&ring.sealing)
-            .map(|(need, key)| need.values as usize * ((key.record.len() + 80) * 4 / 3 + 8))
+            .map(|(need, key)| {
+                let record = key.inline().map_or(0, <[u8]>::len);
+                need.values as usize * ((record + 80) * 4 / 3 + 8)
+            })
             .sum()
     }
 }
@@ -165,6 +168,9 @@ impl Work<'_> {
         key: &SealingKey,
         out: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
+        if self.plan.rules.classes[edit.class].suite == Suite::Aes256Siv {
+            return self.seal_alike(edit, value, key, out);
+        }
         self.associate(Suite::Xaes256Gcm, key.dek.kid(), &edit.context);
         let bench = &mut self.sealers[edit.need];
         if bench
@@ -189,12 +195,11 @@ impl Work<'_> {
             .position(|(class, _)| *class == edit.class);
         let known = known.unwrap_or_else(|| {
             let hint = self.plan.rules.hints[edit.class];
-            let record = Some(&*key.record);
             let prefix = Prefix::new(
                 Suite::Xaes256Gcm,
                 hint,
                 key.dek.kid(),
-                record,
+                key.inline(),
                 Some(&bench.nonce),
             );
             bench.prefixes.push((edit.class, prefix));
@@ -214,6 +219,32 @@ impl Work<'_> {
         bench
             .sealer
             .seal(tail, &self.aad, &mut self.scratch, tail.len());
+        out.push(b'"');
+        prefix.write(&self.scratch, out);
+        out.push(b'"');
+        Ok(())
+    }
+
+    /// Appends the token of a scalar, the same for every spelling of it (FORMAT.md, suite 2).
+    fn seal_alike(
+        &mut self,
+        edit: &Edit,
+        value: &[u8],
+        key: &SealingKey,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        self.associate(Suite::Aes256Siv, key.dek.kid(), &edit.context);
+        self.scratch.clear();
+        match value {
+            [b'"', inner @ .., b'"'] => scan::text::canonical(inner, &mut self.scratch),
+            other => self.scratch.extend_from_slice(other),
+        }
+        let hint = self.plan.rules.hints[edit.class];
+        let prefix = Prefix::new(Suite::Aes256Siv, hint, key.dek.kid(), None, None);
+        if prefix.text_len(self.scratch.len() + TAG_LEN) > TEXT_MAX {
+            return Err(Refusal::TooLong { offset: edit.start });
+        }
+        siv_seal(&key.dek, &self.aad, &mut self.scratch, 0);
         out.push(b'"');
         prefix.write(&self.scratch, out);
         out.push(b'"');
@@ -264,9 +295,11 @@ impl Work<'_> {
 fn unkept(why: Unopened, offset: usize) -> Refusal {
     match why {
         Unopened::Unreachable | Unopened::OverBudget => Refusal::Unchecked { offset, why },
-        Unopened::Foreign | Unopened::Denied | Unopened::NotFound | Unopened::Mismatch => {
-            Refusal::Token { offset }
-        }
+        Unopened::Foreign
+        | Unopened::Denied
+        | Unopened::NotFound
+        | Unopened::Deleted
+        | Unopened::Mismatch => Refusal::Token { offset },
     }
 }
 
@@ -303,7 +336,8 @@ struct Nonces<'p> {
 
 impl<'p> Nonces<'p> {
     fn of(plan: &Plan<'_>, random: &'p mut dyn FnMut(&mut [u8])) -> Nonces<'p> {
-        let needs = plan.needs.sealing.iter();
+        let randomised = |need: &&SealNeed| need.suite == Suite::Xaes256Gcm;
+        let needs = plan.needs.sealing.iter().filter(randomised);
         Nonces {
             random,
             stock: [[0; HALF]; HALVES_MAX],

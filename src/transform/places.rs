@@ -339,6 +339,7 @@ mod tests {
             name: name.into(),
             formerly: Vec::new(),
             key: "k".into(),
+            suite: crate::dek::Suite::Xaes256Gcm,
             keep_sealed: true,
         })
     }

@@ -3,7 +3,7 @@
 use super::captures::{ANYWHERE, Captures};
 use super::rules::{Compiled, CompiledAction, Openable, Rules, Source, rules_of};
 use super::{Attitude, Fallback, Refusal, Tally, evaluate};
-use crate::context::{Circumstances, Outside, VALUE_BYTES_MAX, push_entry};
+use crate::context::{Circumstances, Class, Outside, VALUE_BYTES_MAX, push_entry};
 use crate::dek::{Kid, Needs, OpenNeed, Ring, Scope, SealNeed, Unopened};
 use crate::scan::{Fault, Hit, Kind, Scanner, Tag, text};
 use crate::token::{self, ClassHint, Suite, Token, TokenError};
@@ -242,7 +242,10 @@ impl<'r> Planner<'r, '_> {
     }
 
     fn seal(&mut self, hit: &Hit, rule: usize, class: usize) -> Result<(), Refusal> {
-        let name = &self.plan.rules.classes[class].name;
+        let Class { name, suite, .. } = &*self.plan.rules.classes[class];
+        if *suite == Suite::Aes256Siv && !hit.kind.is_scalar() {
+            return Err(Refusal::Composite { offset: hit.start });
+        }
         let context = match self.context(hit, rule, name) {
             Ok(context) => context,
             Err(what) => return Err(self.unbound(rule, what)),
@@ -255,16 +258,20 @@ impl<'r> Planner<'r, '_> {
 
     fn sealing_need(&mut self, class: usize) -> usize {
         // One body has one tenant, and few keys.
-        let key = &self.plan.rules.classes[class].key;
+        let Class { key, suite, .. } = &*self.plan.rules.classes[class];
         let same = |need: &SealNeed| {
             let known = &need.scope.key;
-            Arc::ptr_eq(known, key) || known == key
+            need.suite == *suite && (Arc::ptr_eq(known, key) || known == key)
         };
         let known = self.plan.needs.sealing.iter().position(same);
         known.unwrap_or_else(|| {
             let scope = self.scope(class);
             let sealing = &mut self.plan.needs.sealing;
-            sealing.push(SealNeed { scope, values: 0 });
+            sealing.push(SealNeed {
+                scope,
+                suite: *suite,
+                values: 0,
+            });
             sealing.len() - 1
         })
     }

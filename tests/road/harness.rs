@@ -388,6 +388,7 @@ impl KeySource for OneKey {
                         Arc::new(SealingKey {
                             dek: dek(),
                             record: record(),
+                            stored: false,
                         })
                     })
                     .collect(),

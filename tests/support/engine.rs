@@ -22,6 +22,7 @@ fn rules(at: Path, action: impl FnOnce(Arc<Class>) -> Action) -> Rules {
         name: "field".into(),
         formerly: Vec::new(),
         key: "key".into(),
+        suite: fieldveil::dek::Suite::Xaes256Gcm,
         keep_sealed: true,
     });
     let rule = Rule {

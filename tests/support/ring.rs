@@ -28,6 +28,7 @@ fn dek_of(scope: &[u8]) -> Arc<SealingKey> {
             Arc::new(SealingKey {
                 dek: Dek::new(kid, Box::new(Plainly(material))),
                 record: Record::build(&[([0; 8], scope)]).expect("a record"),
+                stored: false,
             })
         })
         .clone()

@@ -1,0 +1,151 @@
+//! The store of the settings, opened. The URL of a database is a secret: it comes from its file, and is in no error.
+
+use super::StartError;
+use crate::context::Suite;
+use crate::kms::keyring::read_secret;
+use crate::policy::Policies;
+use crate::settings::{self, Ca, StoreKind};
+use crate::store::embedded::Embedded;
+use crate::store::postgres::{Place, Postgres};
+use crate::store::{Failure, Store, StoreError};
+use crate::tls;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Bytes of a URL's file.
+const URL_FILE_LEN_MAX: u64 = 4096;
+
+/// The store. A database is connected to at the first call, and may be away until then; a file must be there.
+///
+/// # Errors
+/// It is not there or not usable as the settings have it.
+pub fn open(store: &settings::Store) -> Result<Arc<dyn Store>, StartError> {
+    Ok(match &store.kind {
+        StoreKind::Embedded { file } => {
+            let opened = Embedded::open(file).map_err(|error| failed(file, &error))?;
+            Arc::new(opened)
+        }
+        StoreKind::Postgres { .. } => Arc::new(Postgres::new(place(store)?)),
+    })
+}
+
+fn failed(file: &Path, error: &StoreError) -> StartError {
+    let hint = match error.failure {
+        Failure::Refused => {
+            "make it: fieldveil store init; or, if there was one, restore it from the backup"
+        }
+        Failure::Unreachable => "end the program that has it open",
+        Failure::Malformed => "restore it from the backup",
+    };
+    StartError::Settings(
+        format!("the store {}: {error}", file.display()),
+        hint.to_owned(),
+    )
+}
+
+/// Makes the store where there is none, or brings it up to date; true: something was changed.
+///
+/// # Errors
+/// It cannot be made, or cannot be reached.
+pub async fn init(store: &settings::Store) -> Result<bool, StartError> {
+    match &store.kind {
+        StoreKind::Embedded { file } if file.exists() => {
+            Embedded::open(file).map_err(|error| failed(file, &error))?;
+            Ok(false)
+        }
+        StoreKind::Embedded { file } => {
+            Embedded::create(file).map_err(|error| {
+                let hint = "make its directory, for the agent's user";
+                let what = format!("the store {}: {error}", file.display());
+                StartError::Settings(what, hint.to_owned())
+            })?;
+            Ok(true)
+        }
+        StoreKind::Postgres { .. } => {
+            let place = place(store)?;
+            Postgres::init(&place).await.map_err(|error| {
+                let hint = "`init` wants a user who may create tables; an agent does not";
+                StartError::Settings(format!("the store: {error}"), hint.to_owned())
+            })
+        }
+    }
+}
+
+/// Where the database of the settings is.
+fn place(store: &settings::Store) -> Result<Place, StartError> {
+    let StoreKind::Postgres { url_file, ca, tls } = &store.kind else {
+        unreachable!("asked of a database alone");
+    };
+    let secret = read_secret(url_file, URL_FILE_LEN_MAX)?;
+    let wrong = |what: &str| {
+        StartError::Settings(
+            format!("{}: {what}", url_file.display()),
+            "it holds postgresql://USER:PASSWORD@HOST:PORT/DATABASE, and nothing else".to_owned(),
+        )
+    };
+    let url = std::str::from_utf8(&secret).map_err(|_| wrong("it is no text"))?;
+    let plain = Place::new(url, None).map_err(|error| wrong(error.0))?;
+    // Without TLS the log-in, and which keys there are, could be read and changed on the way.
+    if !tls.unwrap_or(!plain.is_local()) {
+        return Ok(plain);
+    }
+    Place::new(url, Some(client(ca)?)).map_err(|error| wrong(error.0))
+}
+
+/// TLS towards the database: trust in the CA alone.
+fn client(ca: &Ca) -> Result<Arc<ClientConfig>, StartError> {
+    let wrong = |what: String| {
+        StartError::Settings(what, "correct `store.tls.ca` in the settings".to_owned())
+    };
+    let mut roots = RootCertStore::empty();
+    match ca {
+        Ca::System => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+        Ca::File(file) => {
+            let read = |error: io::Error| wrong(format!("{}: {error}", file.display()));
+            let pem = std::fs::read(file).map_err(read)?;
+            for certificate in CertificateDer::pem_slice_iter(&pem) {
+                let good = certificate
+                    .ok()
+                    .and_then(|certificate| roots.add(certificate).ok());
+                good.ok_or_else(|| wrong(format!("{}: is not PEM", file.display())))?;
+            }
+        }
+    }
+    if roots.is_empty() {
+        return Err(wrong("there is no certificate to trust".to_owned()));
+    }
+    let config = ClientConfig::builder_with_provider(tls::provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| wrong(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// A deterministic class has its data key in a store, and nowhere else.
+///
+/// # Errors
+/// There is such a class, and no store.
+pub fn check_store(settings: &settings::Settings, policies: &Policies) -> Result<(), StartError> {
+    if settings.store.is_some() {
+        return Ok(());
+    }
+    let mut classes = policies.iter().flat_map(|policy| &policy.classes);
+    match classes.find(|class| class.suite == Suite::Aes256Siv) {
+        None => Ok(()),
+        Some(class) => Err(StartError::Settings(
+            format!(
+                "the class `{}` is deterministic, and the settings have no store: there would be no one data key for all agents and restarts",
+                class.name
+            ),
+            "add one: store: {type: embedded, file: FILE} for one machine, {type: postgres, url_file: FILE} for several"
+                .to_owned(),
+        )),
+    }
+}
