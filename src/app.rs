@@ -5,6 +5,7 @@
 //! no part in what happens to a request.
 
 mod certificates;
+mod keyroom;
 pub mod policies;
 mod prepare;
 pub mod reload;
@@ -13,6 +14,7 @@ pub mod stores;
 mod trouble;
 mod warming;
 
+pub use keyroom::KeyRoom;
 pub use trouble::StartError;
 
 use crate::admin::{self, Readiness, Reloaded};

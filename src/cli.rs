@@ -1,13 +1,15 @@
 //! The command line: what can be typed (`arguments`), and what it comes to. It parses, and leaves the doing to the rooms below it.
 //!
 //! Exit codes are those of sysexits: 0, 1 where a check says no, 64 usage, 65 bad input, 69 a service is unavailable, 70 internal, 78
-//! configuration; and 130 after a second signal. Secrets are never taken from flags: other processes can read those.
+//! configuration; 130 after a second signal, 141 where nobody reads a filter's output any more. Secrets are never taken from flags: other processes can read those.
 
 mod arguments;
 pub mod demo;
+pub mod filter;
 pub mod keyring;
 pub mod policy;
 pub mod run;
+pub mod shell;
 #[cfg(test)]
 mod tests;
 pub mod token;
@@ -40,6 +42,8 @@ pub enum Exit {
     Configuration = 78,
     /// A second signal cut the end short (128 + SIGINT, as shells have it).
     Interrupted = 130,
+    /// Whoever read the output of a filter stopped before its end (128 + SIGPIPE, as shells have it).
+    PipeClosed = 141,
 }
 
 impl From<Exit> for ExitCode {
@@ -115,6 +119,10 @@ impl Cli {
                 policy::run(&command, output, colour, &mut out, &mut err)
             }
             Command::Token(TokenCommand::Inspect(args)) => token::command(&args, output),
+            Command::Seal(args) => Ok(filter::seal(&args, output)),
+            Command::Open(args) => Ok(filter::open(&args, output)),
+            Command::Completions(args) => shell::completions(&args, &mut io::stdout().lock()),
+            Command::Man(args) => shell::man(&args, &mut io::stdout().lock()),
             Command::Keyring(command) => keyring::command(&command, output),
         };
         match done {

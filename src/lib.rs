@@ -37,6 +37,7 @@
 
 // The roof: commands, settings, and the one room that wires the others together.
 pub mod app;
+pub mod backfill;
 pub mod cli;
 pub mod rehearsal;
 pub mod settings;

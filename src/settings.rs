@@ -17,6 +17,7 @@ mod written;
 
 use crate::diagnostic::{Diagnostic, Source, Span, did_you_mean, quoted};
 use crate::marked::{self, Findings};
+use checked::Purpose;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -79,7 +80,7 @@ pub struct Settings {
     pub policy: PolicySource,
     /// How changes of it are met.
     pub reload: Reload,
-    /// At least one.
+    /// At least one, unless they were not asked for ([`Settings::load_without_listeners`]).
     pub listeners: Vec<Listener>,
     /// Each is used by a listener or not; names are unique.
     pub upstreams: Vec<Upstream>,
@@ -400,12 +401,31 @@ impl Settings {
         overrides: &Overrides,
         read: impl Fn(&Path) -> io::Result<String>,
     ) -> Result<Settings, Vec<Diagnostic>> {
+        Settings::load_for(Purpose::Agent, overrides, read)
+    }
+
+    /// As [`Settings::load`], for what needs policies and keys and carries no traffic: listeners may be missing.
+    ///
+    /// Errors: as there.
+    pub fn load_without_listeners(
+        overrides: &Overrides,
+        read: impl Fn(&Path) -> io::Result<String>,
+    ) -> Result<Settings, Vec<Diagnostic>> {
+        Settings::load_for(Purpose::Keys, overrides, read)
+    }
+
+    fn load_for(
+        purpose: Purpose,
+        overrides: &Overrides,
+        read: impl Fn(&Path) -> io::Result<String>,
+    ) -> Result<Settings, Vec<Diagnostic>> {
         let Some(config) = &overrides.config else {
             let source = Source::new("command line", "");
             let mut findings = Findings::new(&source);
             let settings = checked::check(
                 written::SettingsFile::default(),
                 overrides,
+                purpose,
                 false,
                 &mut findings,
             );
@@ -429,8 +449,20 @@ impl Settings {
         let mut findings = Findings::new(&source);
         let base = config.parent().unwrap_or(Path::new(""));
         let settings = written::read(&root, base, &mut findings)
-            .and_then(|file| checked::check(file, overrides, true, &mut findings));
+            .and_then(|file| checked::check(file, overrides, purpose, true, &mut findings));
         finish(settings, findings, &source)
+    }
+
+    /// Nothing is made where it is not there: for what looks, or opens.
+    #[must_use]
+    pub fn making_nothing(mut self) -> Settings {
+        for kms in &mut self.kms {
+            kms.keyring.initialise = false;
+        }
+        if let Some(admin) = &mut self.admin {
+            admin.initialise = false;
+        }
+        self
     }
 
     /// The upstream of this name.

@@ -6,6 +6,8 @@ mod demo;
 mod ends;
 #[path = "agent/faces.rs"]
 mod faces;
+#[path = "agent/filters.rs"]
+mod filters;
 #[path = "agent/harness.rs"]
 mod harness;
 #[path = "agent/refused.rs"]

@@ -10,7 +10,8 @@ const ROOMS: &[&str] = &[
     "cli",
     "app",
     "settings",
-    "rehearsal", // roof
+    "rehearsal",
+    "backfill", // roof
     "admin",
     "listener", // edges
     "proxy",

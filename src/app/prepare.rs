@@ -81,11 +81,7 @@ pub fn prepare(
             named.push(key.clone());
         }
     }
-    let kmss = kmss(settings, &named, given, &arena, &random)?;
-    let keys = named
-        .iter()
-        .map(|key| bind(key, &kmss))
-        .collect::<Result<_, _>>()?;
+    let keys = bound(settings, &named, given, &arena, &random)?;
     let token = settings
         .admin
         .as_ref()
@@ -102,6 +98,18 @@ pub fn prepare(
         certificates,
         token,
     })
+}
+
+/// What is behind each of these keys, its KMSs opened.
+pub fn bound(
+    settings: &Settings,
+    named: &[settings::Key],
+    given: &Given,
+    arena: &Arena,
+    random: &Random,
+) -> Result<Vec<KeySettings>, StartError> {
+    let kmss = kmss(settings, named, given, arena, random)?;
+    named.iter().map(|key| bind(key, &kmss)).collect()
 }
 
 /// A policy that names other hosts than the upstreams would protect nothing, and every answer would be 200.
@@ -128,7 +136,8 @@ pub fn check_coverage(settings: &Settings, policies: &Policies) -> Result<(), St
     Ok(())
 }
 
-fn load(settings: &Settings) -> Result<Policies, StartError> {
+/// The policies that the settings name.
+pub fn load(settings: &Settings) -> Result<Policies, StartError> {
     match &settings.policy {
         PolicySource::Directory(directory) => Ok(policies::load(
             std::slice::from_ref(directory),

@@ -1,8 +1,10 @@
 //! What can be typed: commands, their flags, and what `--help` says of them. It does nothing.
 
+mod filter;
 mod keyring;
 mod policy;
 
+pub use filter::{FilterArgs, FilterSide, OnOpenError, OnSealError, OpenArgs, SealArgs};
 pub use keyring::{KeyringArgs, KeyringCommand, KeyringInitArgs, KeyringKeyArgs, UnlockArgs};
 pub use policy::{
     CoverageSide, Deny, PolicyCheckArgs, PolicyCommand, PolicyCoverageArgs, PolicyDiffArgs,
@@ -21,6 +23,10 @@ pub enum Command {
     /// Runs the agent
     // A run is a handful of words, once a process.
     Run(Box<RunArgs>),
+    /// Seals records on standard input by a route's rules: for what is stored already
+    Seal(Box<SealArgs>),
+    /// Opens records on standard input by a route's rules
+    Open(Box<OpenArgs>),
     /// Works on policies
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -30,6 +36,35 @@ pub enum Command {
     /// Works on the embedded key store
     #[command(subcommand)]
     Keyring(KeyringCommand),
+    /// Prints completions for a shell
+    #[command(after_help = "\
+Examples:
+  source <(fieldveil completions bash)
+  fieldveil completions zsh > ~/.zfunc/_fieldveil
+  fieldveil completions fish > ~/.config/fish/completions/fieldveil.fish")]
+    Completions(CompletionsArgs),
+    /// Prints the manual page, or writes those of all commands
+    #[command(after_help = "\
+Examples:
+  fieldveil man | man -l -
+  fieldveil man --dir /usr/local/share/man/man1")]
+    Man(ManArgs),
+}
+
+/// `fieldveil completions`.
+#[derive(Args, Debug)]
+pub struct CompletionsArgs {
+    /// For which shell
+    #[arg(value_name = "SHELL", value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// `fieldveil man`.
+#[derive(Args, Debug)]
+pub struct ManArgs {
+    /// Writes one page for each command into this directory, and prints their names
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }
 
 /// `fieldveil demo`.

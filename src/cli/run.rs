@@ -113,7 +113,8 @@ fn listen(kind: SignalKind) -> Result<Signal, StartError> {
     signal(kind).map_err(|error| StartError::System("signals", error))
 }
 
-fn read(path: &Path) -> io::Result<String> {
+/// A settings file, bounded.
+pub(super) fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let file = std::fs::File::open(path)?;
     file.take(SETTINGS_BYTES_MAX + 1)

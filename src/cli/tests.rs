@@ -103,6 +103,11 @@ fn what_can_be_typed() {
             "f",
             "cards",
         ],
+        &["seal", "--policy", "p", "--data-dir", "d", "-H", "a=b"],
+        &["open", "--config", "f", "--on-error", "leave", "--quiet"],
+        &["seal", "--on-error", "skip", "--rejects", "r"],
+        &["completions", "zsh"],
+        &["man", "--dir", "d"],
         &["run", "--config", "f"],
         &["run"],
     ] {
@@ -134,6 +139,9 @@ fn mistakes_are_64_and_help_is_0() {
         &["run", "--policies", "d", "--seal", "$"],
         &["run", "--admin-token", "x"],
         &["demo", "--listen", "nowhere"],
+        &["seal", "--on-error", "leave"],
+        &["seal", "--header", "nothing"],
+        &["completions", "tcsh"],
         &[
             "keyring",
             "status",

@@ -506,6 +506,16 @@ impl Template {
         single.chain(&self.rest)
     }
 
+    /// The parameters of a path, raw as it would be sent, without query. `None`: the template does not take it, or it can be
+    /// read in more than one way.
+    pub fn parameters(&self, path: &str) -> Option<Parameters> {
+        let readings = readings(path).ok()?;
+        let mut taken = readings.iter().map(|reading| self.capture(reading));
+        let first = taken.next()??;
+        let same = |other: Option<Parameters>| other.is_some_and(|other| other == first);
+        taken.all(same).then_some(first)
+    }
+
     fn capture(&self, segments: &Segments) -> Option<Parameters> {
         let (head, tail) = segments.split_at_checked(self.parts.len())?;
         let mut parameters = Parameters::default();

@@ -41,13 +41,29 @@ impl Route {
         query: Option<&str>,
         host: &str,
     ) -> Result<Circumstances, TenantMissing> {
+        self.circumstances_of(None, parameters, header, query, host)
+    }
+
+    /// As [`Route::circumstances`], with a tenant that is known otherwise, where the policy declares one.
+    ///
+    /// Errors: as there.
+    pub fn circumstances_of(
+        &self,
+        tenant: Option<&str>,
+        parameters: &Parameters,
+        header: impl Fn(&str) -> Outside,
+        query: Option<&str>,
+        host: &str,
+    ) -> Result<Circumstances, TenantMissing> {
         let of_path = |name: &str| {
             parameters
                 .get(name)
                 .map_or(Outside::Missing, |value| Outside::Text(value.to_owned()))
         };
+        let known = tenant.map(|tenant| Outside::Text(tenant.to_owned()));
         let tenant = match &self.tenant {
             None => None,
+            Some(_) if known.is_some() => known,
             Some(TenantSource::Header(name)) => Some(header(name)),
             Some(TenantSource::HostLabel(number)) => {
                 Some(host_label(host, *number).map_or(Outside::Missing, Outside::Text))

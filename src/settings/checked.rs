@@ -19,10 +19,20 @@ use std::time::Duration;
 const CONNECT_DEFAULT: Duration = Duration::from_secs(5);
 const RESPONSE_DEFAULT: Duration = Duration::from_secs(60);
 
+/// What the settings are for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// An agent, which listens.
+    Agent,
+    /// Policies and keys; listeners are checked where they are written, and may be missing.
+    Keys,
+}
+
 /// `has_file`: findings about what is missing point to the file, or name the flag. None only together with findings.
 pub(super) fn check(
     mut file: SettingsFile,
     overrides: &Overrides,
+    purpose: Purpose,
     has_file: bool,
     findings: &mut Findings<'_>,
 ) -> Option<Settings> {
@@ -43,7 +53,7 @@ pub(super) fn check(
     flag_listener(&mut file, overrides, findings);
     // What was written wrongly is not missing as well.
     let sound = findings.is_empty();
-    if sound && file.listeners.is_empty() {
+    if sound && file.listeners.is_empty() && purpose == Purpose::Agent {
         missing(
             "nothing listens: there is no listener with an upstream",
             "--upstream URL, or `listeners` and `upstreams`",
