@@ -15,6 +15,7 @@ mod lint;
 mod matching;
 mod outside;
 pub mod schema;
+mod selected;
 mod sides;
 mod spelling;
 #[cfg(test)]

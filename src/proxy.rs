@@ -9,28 +9,29 @@
 mod directions;
 pub(crate) mod headers;
 mod keys;
+pub(crate) mod letter;
 pub(crate) mod refusal;
 pub(crate) mod route;
 
 pub use keys::KeySource;
 
 use crate::audit::{Observe, RESULT, Record, Side};
-use crate::body::held::{self, Held, Room};
+use crate::body::held::{self, Room};
 use crate::body::{Arriving, Body};
-use crate::context::Circumstances;
 use crate::entropy;
 use crate::error::{Code, Error};
 use crate::policy::Policies;
-use crate::transform::{Rules, Tally, plan};
+use crate::transform::{Heads, Message, Spot, Tally, plan_message};
 use crate::upstream::Upstream;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use refusal::Failure;
+use route::Way;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The road's bounds, for one listener.
 #[derive(Clone, Copy, Debug)]
@@ -192,8 +193,7 @@ impl Proxy {
         // Outward: nothing goes up before the whole body is known to be what the policy wants it to be.
         let mut body = match &way {
             Some(way) if !way.rules(Side::Request).is_empty() => {
-                self.outward(way, &mut head.headers, body, exchange, record)
-                    .await?
+                self.outward(way, &mut head, body, exchange, record).await?
             }
             _ => self.pass(&mut head.headers, body, pending),
         };
@@ -230,10 +230,10 @@ impl Proxy {
             &method,
             self.upstream.authority(),
         );
-        if led_away
-            && sent_some
-            && let Some(way) = &way
-            && way.route.request.seals()
+        let elsewhere = headers::leads_elsewhere(&head.headers, head.status);
+        if let Some(way) = &way
+            && (led_away && sent_some && way.route.request.seals()
+                || elsewhere && way.route.request.seals_named(Spot::Header))
         {
             way.refuse(Code::UpstreamRedirect.into(), record)?;
         }
@@ -249,27 +249,28 @@ impl Proxy {
     /// Plan, fetch, apply. `None`: nothing is replaced.
     async fn rewrite(
         &self,
-        rules: &Rules,
-        held: &mut Held,
-        circumstances: &Circumstances,
-    ) -> Result<(Option<Bytes>, Tally), Failure> {
-        let body = &held.bytes[..];
-        let plan = plan(rules, body, circumstances)?;
+        way: &Way<'_>,
+        side: Side,
+        message: &Message<'_>,
+        room: &mut Option<OwnedSemaphorePermit>,
+    ) -> Result<(Option<Bytes>, Heads, Tally), Failure> {
+        let body = message.body;
+        let plan = plan_message(way.rules(side), message, &way.circumstances)?;
         if plan.is_unchanged() {
-            return Ok((None, plan.tally().clone()));
+            return Ok((None, Heads::default(), plan.tally().clone()));
         }
         let ring = self.keys.fetch(plan.needs()).await?;
         let memory = body.len().saturating_add(plan.memory(&ring));
-        if !self.room.enlarge(&mut held.room, memory) {
+        if !self.room.enlarge(room, memory) {
             return Err(Failure::Room {
                 ever: self.room.could_take(memory),
             });
         }
         let mut out = Vec::new();
-        let tally = plan.apply(body, &ring, &mut entropy::fill, &mut out)?;
-        let replaced = tally.replaces();
-        held::shrink(&mut held.room, body.len().max(out.len()));
-        Ok((replaced.then(|| out.into()), tally))
+        let (tally, heads) = plan.apply_message(message, &ring, &mut entropy::fill, &mut out)?;
+        let replaced = out != body;
+        held::shrink(room, body.len().max(out.len()));
+        Ok((replaced.then(|| out.into()), heads, tally))
     }
 }
 

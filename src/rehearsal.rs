@@ -11,17 +11,17 @@ pub mod script;
 mod verdict;
 
 use crate::audit::{Entry, Observe, Record, Side};
-use crate::body::held::{Declared, declared};
-use crate::context::Circumstances;
+use crate::body::held::{boundary, declared};
 use crate::error::{Code, Error};
 use crate::policy::Policies;
+use crate::proxy::letter::{self, Front, Letter};
 use crate::proxy::refusal::{self, Failure};
 use crate::proxy::route::{self, Way};
 use crate::proxy::{Limits, headers};
-use crate::transform::{Rules, Tally, plan};
+use crate::transform::{Heads, Message, Shape, Tally, plan_message};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, response};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use keys::{Kept, Keys};
@@ -58,12 +58,47 @@ pub struct Passage {
     pub answer: Option<Vec<u8>>,
     /// The body that the client got, unless it was refused.
     pub client: Option<Vec<u8>>,
+    /// The head of what the upstream saw.
+    pub upstream_head: Head,
+    /// The headers with which the upstream answered.
+    pub answer_headers: HeaderMap,
+    /// The head of what the client got.
+    pub client_head: Head,
     /// What was done with the request's body.
     pub request: Tally,
     /// The like of the answer's body.
     pub response: Tally,
     /// Why a body passed without being looked at.
     pub unread: Option<&'static str>,
+}
+
+/// What rules may have changed of a message, apart from its body.
+#[derive(Clone, Debug, Default)]
+pub struct Head {
+    /// All of them.
+    pub headers: HeaderMap,
+    /// Of a request; without `?`.
+    pub query: Option<String>,
+}
+
+impl Head {
+    /// With a body, for [`crate::transform::values`].
+    pub fn message<'m>(&'m self, body: &'m [u8], boundary: Option<&'m str>) -> Message<'m> {
+        let lines = self.headers.iter();
+        Message {
+            body,
+            shape: boundary.map_or(Shape::Json, |boundary| Shape::Multipart { boundary }),
+            lines: lines
+                .map(|(name, value)| (name.as_str(), value.as_bytes()))
+                .collect(),
+            query: self.query.as_deref(),
+        }
+    }
+
+    /// What stands between the parts of its body.
+    pub fn boundary(&self) -> Option<String> {
+        boundary(&self.headers)
+    }
 }
 
 /// Sends a request through. `host`: that of the upstream, as the agent knows it.
@@ -121,12 +156,16 @@ fn carry(
     headers::arrive(&head.method, &mut head.headers, &headers::Pseudonym::new())?;
     let way = route::take(policies, &head, host, record)?;
     let sent = match &way {
-        Some(way) if !body.is_empty() && !way.rules(Side::Request).is_empty() => {
-            outward(way, keys, &head.headers, body, record)?
+        Some(way) if !way.rules(Side::Request).is_empty() => {
+            outward(way, keys, &mut head, body.to_vec(), record)?
         }
         _ => body.to_vec(),
     };
     passage.upstream = Some(sent.clone());
+    passage.upstream_head = Head {
+        headers: head.headers.clone(),
+        query: head.uri.query().map(str::to_owned),
+    };
     let (status, answered, body) = match answer {
         Answer::Echo => {
             let mut headers = HeaderMap::new();
@@ -143,12 +182,18 @@ fn carry(
     };
     passage.answer = Some(body.clone());
     let looked_into = head.method != Method::HEAD && status != StatusCode::NOT_MODIFIED;
+    let mut response = http::Response::new(());
+    *response.status_mut() = status;
+    *response.headers_mut() = answered;
+    let (mut response, ()) = response.into_parts();
+    passage.answer_headers.clone_from(&response.headers);
     let back = match &way {
-        Some(way) if looked_into && !body.is_empty() && !way.rules(Side::Response).is_empty() => {
-            inward(way, keys, status, &answered, body, record)?
+        Some(way) if !way.rules(Side::Response).is_empty() => {
+            inward(way, keys, &mut response, looked_into, body, record)?
         }
         _ => body,
     };
+    passage.client_head.headers = response.headers;
     passage.client = Some(back);
     Ok(())
 }
@@ -157,62 +202,79 @@ fn carry(
 fn outward(
     way: &Way<'_>,
     keys: &mut Keys,
-    headers: &HeaderMap,
-    body: &[u8],
-    record: &mut Record,
-) -> Result<Vec<u8>, Error> {
-    let declared = declared(headers);
-    if let Some(error) = refusal::of_request(declared) {
-        way.unreadable(Side::Request, error, declared.word(), record)?;
-        return Ok(body.to_vec());
-    }
-    if body.len() > Limits::default().held_body {
-        way.unreadable(
-            Side::Request,
-            Code::BodyTooLarge.into(),
-            "too-large",
-            record,
-        )?;
-        return Ok(body.to_vec());
-    }
-    finish(way, keys, Side::Request, body.to_vec(), record)
-}
-
-/// As `Proxy::inward`.
-fn inward(
-    way: &Way<'_>,
-    keys: &mut Keys,
-    status: StatusCode,
-    headers: &HeaderMap,
+    head: &mut Parts,
     body: Vec<u8>,
     record: &mut Record,
 ) -> Result<Vec<u8>, Error> {
-    let why = match (status, declared(headers)) {
-        (StatusCode::PARTIAL_CONTENT, _) => Some("partial"),
-        (_, Declared::Json) if body.len() > Limits::default().held_body => Some("too-large"),
-        (_, Declared::Json) => None,
-        (_, declared) => Some(declared.word()),
-    };
-    if let Some(why) = why {
-        let error = Code::UpstreamUnreadable.because(why);
-        way.unreadable(Side::Response, error, why, record)?;
-        return Ok(body);
+    let rules = way.rules(Side::Request);
+    let mut passes = body.is_empty() || !rules.reads_bodies();
+    let declared = declared(&head.headers);
+    if let (false, Some(error)) = (passes, refusal::of_request(declared, rules)) {
+        way.unreadable(Side::Request, error, declared.word(), record)?;
+        passes = true;
     }
-    finish(way, keys, Side::Response, body, record)
+    if !passes && body.len() > Limits::default().held_body {
+        let error = Code::BodyTooLarge.into();
+        way.unreadable(Side::Request, error, "too-large", record)?;
+        passes = true;
+    }
+    let mut front = Front::from(head);
+    match passes {
+        true => head_alone(way, keys, Side::Request, &mut front, record).map(|()| body),
+        false => finish(way, keys, Side::Request, &mut front, body, record),
+    }
 }
 
-/// As `Proxy::finish`: rewrites a body; an observing route only notes what came of it.
+/// As `Proxy::inward`. `looked_into`: the answer has a body, if it is not empty.
+fn inward(
+    way: &Way<'_>,
+    keys: &mut Keys,
+    head: &mut response::Parts,
+    looked_into: bool,
+    body: Vec<u8>,
+    record: &mut Record,
+) -> Result<Vec<u8>, Error> {
+    let rules = way.rules(Side::Response);
+    let mut passes = !looked_into || body.is_empty() || !rules.reads_bodies();
+    let why = match (head.status, declared(&head.headers)) {
+        (StatusCode::PARTIAL_CONTENT, _) => Some("partial"),
+        (_, declared) if !refusal::reads(rules, declared) => Some(declared.word()),
+        _ if body.len() > Limits::default().held_body => Some("too-large"),
+        _ => None,
+    };
+    if let (false, Some(why)) = (passes, why) {
+        let error = Code::UpstreamUnreadable.because(why);
+        way.unreadable(Side::Response, error, why, record)?;
+        passes = true;
+    }
+    let mut front = Front::from(head);
+    match passes {
+        true => head_alone(way, keys, Side::Response, &mut front, record).map(|()| body),
+        false => finish(way, keys, Side::Response, &mut front, body, record),
+    }
+}
+
+/// As `Proxy::finish`: rewrites a message; an observing route only notes what came of it.
 fn finish(
     way: &Way<'_>,
     keys: &mut Keys,
     side: Side,
+    front: &mut Front<'_>,
     body: Vec<u8>,
     record: &mut Record,
 ) -> Result<Vec<u8>, Error> {
-    match rewrite(way.rules(side), &body, &way.circumstances, keys) {
-        Ok((out, tally)) => {
+    let rules = way.rules(side);
+    let letter = Letter::of(rules, front);
+    let boundary = boundary(front.headers);
+    let shape = letter::shape(rules, declared(front.headers), boundary.as_deref());
+    match rewrite(way, side, &letter.message(&body, shape), keys) {
+        Ok((out, heads, tally)) => {
             record.tally(side, tally);
-            Ok(if way.observing { body } else { out })
+            if way.observing {
+                return Ok(body);
+            }
+            put_back(way, side, &letter, heads, front, record)?;
+            Ok(out)
         }
         Err(refusal) => {
             let (error, why) = Failure::from(refusal).on(side);
@@ -220,23 +282,76 @@ fn finish(
                 Some(why) => way.unreadable(side, error, why, record)?,
                 None => way.refuse(error, record)?,
             }
+            head_alone(way, keys, side, front, record)?;
             Ok(body)
         }
     }
 }
 
+/// As `Proxy::head_alone`.
+fn head_alone(
+    way: &Way<'_>,
+    keys: &mut Keys,
+    side: Side,
+    front: &mut Front<'_>,
+    record: &mut Record,
+) -> Result<(), Error> {
+    let rules = way.rules(side);
+    if !rules.reads_heads() {
+        return Ok(());
+    }
+    let letter = Letter::of(rules, front);
+    match rewrite(way, side, &letter.message(&[], Shape::Unread), keys) {
+        Ok((_, heads, tally)) => {
+            record.tally(side, tally);
+            if way.observing {
+                return Ok(());
+            }
+            put_back(way, side, &letter, heads, front, record)
+        }
+        Err(refusal) => {
+            let (error, why) = Failure::from(refusal).on(side);
+            match why {
+                Some(why) if !rules.seals_heads() => {
+                    record.unread(why);
+                    Ok(())
+                }
+                _ => way.refuse(error, record),
+            }
+        }
+    }
+}
+
+fn put_back(
+    way: &Way<'_>,
+    side: Side,
+    letter: &Letter,
+    heads: Heads,
+    front: &mut Front<'_>,
+    record: &mut Record,
+) -> Result<(), Error> {
+    letter.put_back(heads, front).or_else(|error| {
+        let error = match side {
+            Side::Request => error,
+            Side::Response => Code::UpstreamRefused.because("its head would be too long"),
+        };
+        way.refuse(error, record)
+    })
+}
+
 /// Plan, fetch, apply.
 fn rewrite(
-    rules: &Rules,
-    body: &[u8],
-    circumstances: &Circumstances,
+    way: &Way<'_>,
+    side: Side,
+    message: &Message<'_>,
     keys: &mut Keys,
-) -> Result<(Vec<u8>, Tally), crate::transform::Refusal> {
-    let plan = plan(rules, body, circumstances)?;
+) -> Result<(Vec<u8>, Heads, Tally), crate::transform::Refusal> {
+    let plan = plan_message(way.rules(side), message, &way.circumstances)?;
     let ring = keys.ring(plan.needs());
     let mut out = Vec::new();
-    let tally = plan.apply(body, &ring, &mut |buffer| keys.random(buffer), &mut out)?;
-    Ok((out, tally))
+    let (tally, heads) =
+        plan.apply_message(message, &ring, &mut |buffer| keys.random(buffer), &mut out)?;
+    Ok((out, heads, tally))
 }
 
 /// What the record said when it was committed.

@@ -30,6 +30,17 @@ pub struct Hit {
     pub kind: Kind,
 }
 
+impl Hit {
+    /// The same value, where its document begins `by` bytes into a text.
+    pub fn shift(&mut self, by: usize) {
+        self.start += by;
+        self.end += by;
+        if self.parent != usize::MAX {
+            self.parent += by;
+        }
+    }
+}
+
 /// The kinds of value; strings apart by whether they hold an escape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -9,15 +9,28 @@
 //! classes and to nothing else.
 
 mod apply;
+mod at;
 mod captures;
 mod evaluate;
+mod forms;
+mod inner;
+mod merge;
+mod message;
+mod multipart;
+mod patch;
 mod places;
 mod plan;
 mod rules;
+mod slate;
+mod values;
 
+pub use at::{At, Selects, Spot};
+pub use forms::{decode as decode_form, encode as encode_form};
+pub use message::{Heads, Message, Shape};
 pub use places::{Deed, Part, Place, Replacement, places, select, unclaimed};
-pub use plan::{Plan, plan};
+pub use plan::{Plan, plan, plan_message};
 pub use rules::Rules;
+pub use values::{Selected, values};
 
 use crate::context::Class;
 use crate::dek::Unopened;
@@ -83,7 +96,7 @@ pub enum Action {
 #[derive(Clone, Debug)]
 pub struct Rule {
     /// What it selects.
-    pub at: Path,
+    pub at: At,
     /// What it does.
     pub action: Action,
     /// What its tokens are bound to, beside class and tenant.
@@ -199,6 +212,32 @@ pub enum Refusal {
         /// Where the value starts.
         offset: usize,
     },
+    /// A string at a sealing place that should hold a JSON document holds none.
+    NotInner {
+        /// Where it starts.
+        offset: usize,
+    },
+    /// A form, a query or a multipart body that can be read in no way, or in several.
+    BadForm {
+        /// Where in it reading stopped.
+        offset: usize,
+        /// A fixed phrase.
+        what: &'static str,
+    },
+    /// A value outside of JSON at a sealing place that is no text in UTF-8.
+    NotText {
+        /// Where it starts, in its field.
+        offset: usize,
+        /// A fixed phrase.
+        what: &'static str,
+    },
+    /// An operation of a patch that cannot be done on sealed values.
+    Patch {
+        /// Where it, or its value, starts.
+        offset: usize,
+        /// A fixed phrase.
+        what: &'static str,
+    },
     /// More values are selected than one body may have: what is planned for each takes memory.
     TooMany,
     /// A route with filters cannot judge this document: duplicate names, numbers out of range, unpaired surrogates.
@@ -209,6 +248,29 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The same, of something that stands there.
+    fn at(mut self, place: usize) -> Refusal {
+        match &mut self {
+            Refusal::NotJson { offset, .. }
+            | Refusal::TooDeep { offset }
+            | Refusal::Token { offset }
+            | Refusal::Unchecked { offset, .. }
+            | Refusal::Stray { offset }
+            | Refusal::Unclaimed { offset }
+            | Refusal::Plaintext { offset }
+            | Refusal::Unopened { offset }
+            | Refusal::NearMiss { offset }
+            | Refusal::Composite { offset }
+            | Refusal::TooLong { offset }
+            | Refusal::NotInner { offset }
+            | Refusal::BadForm { offset, .. }
+            | Refusal::NotText { offset, .. }
+            | Refusal::Patch { offset, .. } => *offset = place,
+            Refusal::Bind { .. } | Refusal::TooMany | Refusal::Unevaluable { .. } => {}
+        }
+        self
+    }
+
     /// The stable reason word.
     pub fn word(&self) -> &'static str {
         match self {
@@ -224,6 +286,10 @@ impl Refusal {
             Refusal::NearMiss { .. } => "near-miss",
             Refusal::Composite { .. } => "composite",
             Refusal::TooLong { .. } => "too-long",
+            Refusal::NotInner { .. } => "not-inner",
+            Refusal::BadForm { .. } => "bad-form",
+            Refusal::NotText { .. } => "not-text",
+            Refusal::Patch { .. } => "patch",
             Refusal::TooMany => "too-many",
             Refusal::Unevaluable { .. } => "unevaluable",
         }

@@ -75,7 +75,7 @@ fn rules() -> Rules {
         keep_sealed: true,
     });
     let rule = Rule {
-        at: Path::parse("$..ssn").expect("a path"),
+        at: Path::parse("$..ssn").expect("a path").into(),
         action: Action::Seal(class),
         bind: vec![],
     };

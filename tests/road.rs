@@ -22,6 +22,8 @@ mod multiplexed;
 mod refused;
 #[path = "road/rewriting.rs"]
 mod rewriting;
+#[path = "road/selectors.rs"]
+mod selectors;
 #[path = "road/tls.rs"]
 mod tls;
 #[path = "road/words.rs"]

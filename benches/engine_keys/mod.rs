@@ -58,7 +58,7 @@ fn compile(paths: &[&str], action: &Action) -> Rules {
     let rules = paths
         .iter()
         .map(|path| Rule {
-            at: Path::parse(path).expect("a good path"),
+            at: Path::parse(path).expect("a good path").into(),
             action: action.clone(),
             bind: vec![],
         })

@@ -39,7 +39,7 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| {
         keep_sealed: true,
     });
     let rule = |at: &str, action| Rule {
-        at: Path::parse(at).expect("a path"),
+        at: Path::parse(at).expect("a path").into(),
         action,
         bind: vec![],
     };

@@ -37,8 +37,8 @@ impl Bound {
             ..manner
         };
         let (paths, targets): (Vec<Path>, Vec<Target>) = paths.into_iter().unzip();
-        let rule = |at| Rule {
-            at,
+        let rule = |at: Path| Rule {
+            at: at.into(),
             action: Action::Open(Vec::new()),
             bind: Vec::new(),
         };

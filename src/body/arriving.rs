@@ -5,6 +5,7 @@
 //! it is here that a stream's own end and pace show.
 
 use bytes::Bytes;
+use http::HeaderName;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use std::fmt;
 use std::pin::Pin;
@@ -48,6 +49,8 @@ pub struct Arriving {
     /// It has a stream of its own: HTTP/2.
     streams: bool,
     pace: Option<Pace>,
+    /// Trailer fields that end here.
+    withheld: Vec<HeaderName>,
 }
 
 /// How long the next piece may take once somebody waits for it.
@@ -63,7 +66,14 @@ impl Arriving {
             incoming,
             streams: version == http::Version::HTTP_2,
             pace: None,
+            withheld: Vec::new(),
         }
+    }
+
+    /// Leaves these fields out of the trailers: what is sealed in a head must not follow in clear behind the body.
+    pub fn without_trailers(mut self, names: Vec<HeaderName>) -> Arriving {
+        self.withheld = names;
+        self
     }
 
     /// Gives up ([`Broken::Late`]) when somebody has waited for the next piece for so long.
@@ -105,7 +115,15 @@ impl HttpBody for Arriving {
             pace.waiting = None;
         }
         Poll::Ready(match frame {
-            Some(frame) => Some(frame.map_err(Broken::Transport)),
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    for name in &body.withheld {
+                        trailers.remove(name);
+                    }
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => Some(Err(Broken::Transport(error))),
             None if body.streams && !body.incoming.is_end_stream() => {
                 body.streams = false;
                 Some(Err(Broken::Cut))

@@ -212,6 +212,14 @@ fn begun(whole: Bytes, joined: BytesMut, rest: Arriving) -> Body {
 pub enum Declared {
     /// JSON in UTF-8, in no content coding.
     Json,
+    /// A JSON Merge Patch (RFC 7396), likewise.
+    MergePatch,
+    /// A JSON Patch (RFC 6902), likewise.
+    JsonPatch,
+    /// `application/x-www-form-urlencoded`, likewise.
+    Form,
+    /// `multipart/form-data` with a [`boundary`].
+    Multipart,
     /// Something else, or nothing.
     Other,
     /// In a content coding.
@@ -222,9 +230,8 @@ impl Declared {
     /// The word for records: what was in the way.
     pub fn word(self) -> &'static str {
         match self {
-            Declared::Json => "json",
-            Declared::Other => "content-type",
             Declared::Coded => "coding",
+            _ => "content-type",
         }
     }
 }
@@ -242,61 +249,70 @@ pub fn declared(headers: &HeaderMap) -> Declared {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     match (types.next(), types.next()) {
         (Some(value), None) => match value.to_str() {
-            Ok(text) if is_json(text) => Declared::Json,
-            _ => Declared::Other,
+            Ok(text) => kind(text).map_or(Declared::Other, |(kind, _)| kind),
+            Err(_) => Declared::Other,
         },
         _ => Declared::Other,
     }
 }
 
-/// `type "/" subtype *( OWS ";" OWS parameter )`, RFC 9110 section 8.3.1.
-fn is_json(text: &str) -> bool {
+/// What stands between the parts of a `multipart/form-data` body.
+pub fn boundary(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    kind(text)?.1.map(str::to_owned)
+}
+
+/// `type "/" subtype *( OWS ";" OWS parameter )`, RFC 9110 section 8.3.1: what it is, and a boundary; `None` for what nobody reads.
+fn kind(text: &str) -> Option<(Declared, Option<&str>)> {
     let (essence, mut rest) = text
         .split_once(';')
         .map_or((text, ""), |(essence, rest)| (essence, rest));
     let essence = essence.trim_ascii().to_ascii_lowercase();
-    let Some((kind, subtype)) = essence.split_once('/') else {
-        return false;
+    let (kind, subtype) = essence.split_once('/')?;
+    let declared = match subtype {
+        _ if !is_token(kind) || !is_token(subtype) => return None,
+        "json-patch+json" => Declared::JsonPatch,
+        "merge-patch+json" => Declared::MergePatch,
+        _ if essence == "application/json" || subtype.ends_with("+json") => Declared::Json,
+        _ if essence == "application/x-www-form-urlencoded" => Declared::Form,
+        _ if essence == "multipart/form-data" => Declared::Multipart,
+        _ => return None,
     };
-    if !is_token(kind)
-        || !is_token(subtype)
-        || !(essence == "application/json" || subtype.ends_with("+json"))
-        // A JSON Patch (RFC 6902) has its values at `$[*].value`, whatever they are values of: no path of a policy finds them.
-        || subtype == "json-patch+json"
-    {
-        return false;
-    }
+    let mut boundary = None;
     // The charset decides; the other parameters only have to be well-formed.
     let mut charset_seen = false;
     loop {
         rest = rest.trim_ascii_start();
         if rest.is_empty() {
-            return true;
+            let whole = boundary.is_some() || declared != Declared::Multipart;
+            return whole.then_some((declared, boundary));
         }
         if let Some(after) = rest.strip_prefix(';') {
             rest = after;
             continue;
         }
-        let Some((name, after)) = rest.split_once('=') else {
-            return false;
-        };
-        let Some((value, after)) = parameter_value(after) else {
-            return false;
-        };
+        let (name, after) = rest.split_once('=')?;
+        let (value, after) = parameter_value(after)?;
         if !is_token(name) {
-            return false;
+            return None;
+        }
+        if name.eq_ignore_ascii_case("boundary")
+            && declared == Declared::Multipart
+            && boundary.replace(value).is_some()
+        {
+            return None;
         }
         if name.eq_ignore_ascii_case("charset") {
             if charset_seen
                 || !(value.eq_ignore_ascii_case("utf-8") || value.eq_ignore_ascii_case("utf8"))
             {
-                return false;
+                return None;
             }
             charset_seen = true;
         }
         rest = after.trim_ascii_start();
         if !rest.is_empty() && !rest.starts_with(';') {
-            return false;
+            return None;
         }
     }
 }
@@ -360,8 +376,6 @@ mod tests {
             "application/jsonp",
             "application/json-seq",
             "application/x-ndjson",
-            "application/json-patch+json",
-            "Application/JSON-Patch+JSON; charset=utf-8",
             "application/json, application/json",
             "application/json;charset=utf-16",
             "application/json;charset=utf-8;charset=utf-16",
@@ -372,7 +386,7 @@ mod tests {
             "application/json x",
             "application//json",
             "/json",
-            "multipart/form-data; boundary=+json",
+            "multipart/mixed; boundary=+json",
         ] {
             check(&[("content-type", bad)], other);
         }
@@ -383,6 +397,36 @@ mod tests {
             ],
             other,
         );
+    }
+
+    #[test]
+    fn patches_and_forms_are_told_apart() {
+        for (text, expected) in [
+            ("application/json-patch+json", Declared::JsonPatch),
+            (
+                "Application/Merge-Patch+JSON; charset=utf-8",
+                Declared::MergePatch,
+            ),
+            ("application/x-www-form-urlencoded", Declared::Form),
+            (
+                "application/x-www-form-urlencoded; charset=latin1",
+                Declared::Other,
+            ),
+            ("multipart/form-data; boundary=B", Declared::Multipart),
+            ("multipart/form-data", Declared::Other),
+            (
+                "multipart/form-data; boundary=B; boundary=C",
+                Declared::Other,
+            ),
+            ("multipart/form-data; boundary=\"a b\"", Declared::Multipart),
+            ("multipart/mixed; boundary=B", Declared::Other),
+        ] {
+            check(&[("content-type", text)], expected);
+        }
+        let mut headers = HeaderMap::new();
+        let text = HeaderValue::from_static("multipart/form-data; boundary=\"a b\"");
+        headers.insert(CONTENT_TYPE, text);
+        assert_eq!(boundary(&headers).as_deref(), Some("a b"));
     }
 
     #[test]

@@ -2,13 +2,16 @@
 
 use super::checked::{Ground, header_name, name};
 use super::matching::{HostPattern, Match, Template};
-use super::sides::{ActionWords, BindWords, MannerWords, RuleWords, SideWords};
+use super::selected;
+use super::sides::{
+    ActionWords, AtWords, BindWords, MannerWords, RuleWords, SelectorWords, SideWords,
+};
 use super::written::{MatchWords, RouteOverride, RouteWords, Text};
-use super::{DEPTH_MAX, Mode, OutsideSource, Route};
+use super::{DEPTH_MAX, Mode, OutsideSource, Route, TenantSource};
 use crate::diagnostic::{Span, did_you_mean, quoted};
 use crate::marked::{Findings, Marked};
 use crate::path::{Path, PathError};
-use crate::transform::{Action, Attitude, Bind, BindSource, Manner, Rule, Rules};
+use crate::transform::{Action, At, Attitude, Bind, BindSource, Manner, Rule, Rules, Spot};
 use std::sync::Arc;
 
 /// A route whose words are checked, but whose rules are not compiled yet: that is worth doing only if all is well.
@@ -60,7 +63,8 @@ impl<'w> RouteDraft<'w> {
         ground: &Ground<'_>,
         findings: &mut Findings<'_>,
     ) -> Option<Rule> {
-        let at = json_path(&words.at, findings);
+        let at = self.at(&words.at, ground, &words.action, findings);
+        let named = matches!(words.at.selects, SelectorWords::Named(..));
         let class_named = |name: &Marked<String>, findings: &mut Findings<'_>| {
             let class = ground
                 .classes
@@ -91,7 +95,7 @@ impl<'w> RouteDraft<'w> {
         let bind: Vec<Bind> = words
             .bind
             .iter()
-            .filter_map(|bind| self.bind(bind, findings))
+            .filter_map(|bind| self.bind(bind, named, findings))
             .collect();
         Some(Rule {
             at: at?,
@@ -100,7 +104,49 @@ impl<'w> RouteDraft<'w> {
         })
     }
 
-    fn bind(&mut self, words: &BindWords, findings: &mut Findings<'_>) -> Option<Bind> {
+    /// What a rule selects.
+    fn at(
+        &self,
+        words: &AtWords,
+        ground: &Ground<'_>,
+        action: &ActionWords,
+        findings: &mut Findings<'_>,
+    ) -> Option<At> {
+        match &words.selects {
+            SelectorWords::Json(path) => json_path(path, findings).map(At::from),
+            SelectorWords::Inside { outer, then } => {
+                let outer = json_path(outer, findings);
+                let then = json_path(then, findings);
+                Some(At::inside(outer?, then?))
+            }
+            SelectorWords::Named(Spot::Header, name) => {
+                let span = name.node.span;
+                let header = header_name(&name.text, span, findings)?;
+                if let Some(why) = selected::kept_from_rules(&header) {
+                    let message = format!("no rule selects {}: {why}", quoted(&header));
+                    findings.at("bad-header", span, message);
+                    return None;
+                }
+                let tenant = ground.tenant.as_ref();
+                if matches!(tenant, Some(TenantSource::Header(known)) if *known == header)
+                    && matches!(action, ActionWords::Seal(_))
+                {
+                    let message = "the tenant is read from this header, and its token names none";
+                    findings.at("bad-header", span, message);
+                    return None;
+                }
+                Some(At::named(Spot::Header, &header))
+            }
+            SelectorWords::Named(spot, name) => Some(At::named(*spot, &name.text)),
+        }
+    }
+
+    fn bind(
+        &mut self,
+        words: &BindWords,
+        named: bool,
+        findings: &mut Findings<'_>,
+    ) -> Option<Bind> {
         name(&words.name, findings);
         if matches!(words.name.value.as_str(), "class" | "tenant") {
             let message = format!(
@@ -111,6 +157,18 @@ impl<'w> RouteDraft<'w> {
         }
         let from = &words.from;
         let span = from.node.span;
+        if named && matches!(words.source, "sibling" | "root") {
+            findings.at_with_hint(
+                "misplaced-bind",
+                words.name.span,
+                format!(
+                    "`{}` is of JSON, and this rule's values are not",
+                    words.source
+                ),
+                "bind what the request has: {path: …}, {header: …} or {query: …}",
+            );
+            return None;
+        }
         let source = match words.source {
             "sibling" => BindSource::Sibling(from.text.clone()),
             "root" => {

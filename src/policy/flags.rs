@@ -36,8 +36,8 @@ impl Policy {
         for flag in open {
             let source = Source::new("--open", flag);
             let action = Action::Open(made.classes.clone());
-            opening.extend(made.path(flag, &source).map(|at| Rule {
-                at,
+            opening.extend(made.path(flag, &source).map(|path| Rule {
+                at: path.into(),
                 action,
                 bind: Vec::new(),
             }));
@@ -63,9 +63,9 @@ impl Made {
         let source = Source::new("--seal", flag);
         let (path, class) = split(flag);
         let class = self.class(class.unwrap_or(FLAG_CLASS), &source, path.len() + 1);
-        if let (Some(at), Some(class)) = (self.path(path, &source), class) {
+        if let (Some(path), Some(class)) = (self.path(path, &source), class) {
             self.sealing.push(Rule {
-                at,
+                at: path.into(),
                 action: Action::Seal(class),
                 bind: Vec::new(),
             });

@@ -96,7 +96,7 @@ fn inform(source: &Source, code: &'static str, span: Span, message: String) -> D
 fn order(source: &Source, rules: &[Rule], written: &[RuleWords], found: &mut Vec<Diagnostic>) {
     for (later, (rule, words)) in rules.iter().zip(written).enumerate() {
         let span = words.at.node.span;
-        if rule.at.steps().is_none() && rule.at.as_str().contains("..") {
+        if rule.at.is_evaluated() && rule.at.as_str().contains("..") {
             let message = "a filter or an index from the end, behind `..`: each value of a body is tried, on a parsed copy";
             let hint =
                 "slower by a factor on large bodies; name the members on the way where you can";

@@ -3,9 +3,9 @@
 //! The pieces come as text, so that this room knows no HTTP library.
 
 use super::matching::{Parameters, host_label};
-use super::spelling::hex;
 use super::{OutsideSource, Route, TenantSource};
 use crate::context::{Circumstances, Outside};
+use crate::transform::decode_form;
 use std::fmt;
 use std::sync::Arc;
 
@@ -101,29 +101,16 @@ fn query_parameter(query: &str, name: &str) -> Outside {
     let mut seen = false;
     for pair in query.split('&') {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if pair.is_empty() || decode(key).as_deref() != Some(name) {
+        if pair.is_empty() || decode_form(key.as_bytes()).as_deref() != Some(name) {
             continue;
         }
         if seen {
             return Outside::Repeated;
         }
         seen = true;
-        found = decode(value).map_or(Outside::Missing, Outside::Text);
+        found = decode_form(value.as_bytes()).map_or(Outside::Missing, Outside::Text);
     }
     found
-}
-
-fn decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'+' => b' ',
-            b'%' => hex(rest.next()?)? << 4 | hex(rest.next()?)?,
-            byte => byte,
-        });
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

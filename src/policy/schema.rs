@@ -142,10 +142,31 @@ pub fn policy() -> Value {
         ],
     );
     bind["oneOf"] = one_of(&["sibling", "root", "path", "header", "query"]);
+    let mut selector = mapping(
+        "Values outside of the JSON body, or in JSON within a string",
+        &[
+            ("header", "A header, each line of it", pattern()),
+            ("query", "A query parameter, of requests", pattern()),
+            ("form", "A field of a form", pattern()),
+            ("part", "A text part of a multipart form", pattern()),
+            ("json", "Strings that hold JSON, by JSONPath", pattern()),
+            (
+                "then",
+                "Of `json`: values within that JSON, by JSONPath",
+                pattern(),
+            ),
+        ],
+    );
+    selector["oneOf"] = one_of(&["header", "query", "form", "part", "json"]);
+    selector["anyOf"] = json!([{"required": ["json", "then"]}, {"not": {"anyOf": [{"required": ["json"]}, {"required": ["then"]}]}}]);
     let mut rule = mapping(
         "What happens to the values that a path selects",
         &[
-            ("at!", "A JSONPath (RFC 9535)", pattern()),
+            (
+                "at!",
+                "A JSONPath (RFC 9535), or where else in the message",
+                json!({"anyOf": [pattern(), reference("selector")]}),
+            ),
             ("seal", "Seals them in this class", text()),
             ("open", "Opens tokens of this class, or of all (*)", text()),
             (
@@ -294,7 +315,7 @@ pub fn policy() -> Value {
     schema["title"] = json!("fieldveil policy");
     schema["$defs"] = json!({
         "bind": bind, "class": class, "match": matching, "request": request, "response": response,
-        "route": route, "rule": rule,
+        "route": route, "rule": rule, "selector": selector,
     });
     schema
 }

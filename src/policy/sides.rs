@@ -2,8 +2,8 @@
 
 use super::written::{Text, bounded, one_of, pattern};
 use super::{BINDS_MAX, RULES_MAX};
-use crate::marked::{Fields, Findings, Marked, Node, Value, not_built};
-use crate::transform::{Attitude, Fallback};
+use crate::marked::{Fields, Findings, Marked, Node, Value};
+use crate::transform::{Attitude, Fallback, Spot};
 
 #[derive(Default)]
 pub(super) struct SideWords {
@@ -20,8 +20,20 @@ pub(super) struct MannerWords {
     pub unopened: Option<Fallback>,
 }
 
+/// What stands behind `at`.
+pub(super) struct AtWords {
+    pub node: Node,
+    pub selects: SelectorWords,
+}
+
+pub(super) enum SelectorWords {
+    Json(Text),
+    Inside { outer: Text, then: Text },
+    Named(Spot, Text),
+}
+
 pub(super) struct RuleWords {
-    pub at: Text,
+    pub at: AtWords,
     pub action: ActionWords,
     pub bind: Vec<BindWords>,
 }
@@ -48,7 +60,7 @@ pub(super) const FALLBACKS: [(&str, Fallback); 3] = [
     ("null", Fallback::Null),
     ("reject", Fallback::Reject),
 ];
-/// Selectors outside of a JSON body, of a later version.
+/// What a mapping behind `at` selects by.
 const SELECTORS: [&str; 5] = ["header", "query", "form", "part", "json"];
 
 pub(super) fn manner(
@@ -101,18 +113,18 @@ pub(super) fn side(node: &Node, is_request: bool, findings: &mut Findings<'_>) -
             items
                 .iter()
                 .take(RULES_MAX)
-                .filter_map(|item| rule(item, findings)),
+                .filter_map(|item| rule(item, is_request, findings)),
         );
     }
     fields.finish(findings);
     SideWords { manner, rules }
 }
 
-fn rule(node: &Node, findings: &mut Findings<'_>) -> Option<RuleWords> {
+fn rule(node: &Node, is_request: bool, findings: &mut Findings<'_>) -> Option<RuleWords> {
     let mut fields = findings.fields(node, "a rule")?;
     let at = fields
         .require("at", findings)
-        .and_then(|node| selector(node, findings));
+        .and_then(|node| selector(node, is_request, findings));
     let chosen = one_of(&mut fields, &["seal", "open", "pass"], "a rule", findings);
     let action = chosen.and_then(|(word, node)| match word {
         "seal" => findings.text(node, "`seal`").map(ActionWords::Seal),
@@ -132,7 +144,12 @@ fn rule(node: &Node, findings: &mut Findings<'_>) -> Option<RuleWords> {
             "nothing is bound where a value passes",
         );
     }
-    fields.not_built(&["reveal", "then"], findings);
+    fields.misplaced(
+        "then",
+        "it stands beside `json`: at: {json: $.payload, then: $.x}",
+        findings,
+    );
+    fields.not_built(&["reveal"], findings);
     fields.finish(findings);
     Some(RuleWords {
         at: at?,
@@ -144,26 +161,41 @@ fn rule(node: &Node, findings: &mut Findings<'_>) -> Option<RuleWords> {
 #[derive(Clone, Copy)]
 struct ActionWordsPass;
 
-fn selector(node: &Node, findings: &mut Findings<'_>) -> Option<Text> {
-    let Value::Map(entries) = &node.value else {
-        return pattern(node, "`at`", findings);
+fn selector(node: &Node, is_request: bool, findings: &mut Findings<'_>) -> Option<AtWords> {
+    let of = |selects| AtWords {
+        node: node.clone(),
+        selects,
     };
-    match entries
-        .iter()
-        .find(|entry| SELECTORS.contains(&entry.key.as_str()))
-    {
-        Some(entry) => not_built(
-            findings,
-            entry.key_span,
-            &format!("a selector `{}`", entry.key),
-        ),
-        None => findings.at(
-            "wrong-type",
-            node.span,
-            "`at` is a JSONPath, and here stands a mapping",
-        ),
+    if !matches!(node.value, Value::Map(_)) {
+        let path = pattern(node, "`at`", findings)?;
+        return Some(of(SelectorWords::Json(path)));
     }
-    None
+    let mut fields = findings.fields(node, "`at`")?;
+    let chosen = one_of(&mut fields, &SELECTORS, "`at`", findings);
+    let mut then = None;
+    if chosen.is_some_and(|(word, _)| word == "json") {
+        let node = fields.require("then", findings);
+        then = node.and_then(|node| pattern(node, "`then`", findings));
+    }
+    fields.finish(findings);
+    let (word, from) = chosen?;
+    let text = pattern(from, "a selector", findings)?;
+    let spot = match word {
+        "header" => Spot::Header,
+        "query" if !is_request => {
+            let hint = "an answer has no query; rules for queries stand under `request`";
+            findings.at_with_hint("misplaced-word", from.span, "a query in an answer", hint);
+            return None;
+        }
+        "query" => Spot::Query,
+        "form" => Spot::Form,
+        "part" => Spot::Part,
+        _ => {
+            let then = then?;
+            return Some(of(SelectorWords::Inside { outer: text, then }));
+        }
+    };
+    Some(of(SelectorWords::Named(spot, text)))
 }
 
 fn binds(node: &Node, findings: &mut Findings<'_>) -> Vec<BindWords> {

@@ -4,14 +4,16 @@
 //! Outward fails closed: a body that a sealing rule cannot be kept on is refused before a byte of it went up. Back, what
 //! only opens leaves sealed what it cannot read, and says so.
 
+use super::letter::{self, Front, Letter};
 use super::route::Way;
 use super::{Exchange, Proxy, blame, headers, refusal};
 use crate::audit::{Record, Side};
-use crate::body::held::{self, Declared, Held, Unheld, declared, hold};
+use crate::body::held::{self, Declared, Held, Unheld, boundary, declared, hold};
 use crate::body::{Arriving, Body, Broken};
 use crate::error::{Code, Error};
+use crate::transform::{Heads, Shape};
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, response};
+use http::{HeaderMap, Method, StatusCode, request, response};
 use hyper::body::Body as _;
 
 impl Proxy {
@@ -20,16 +22,35 @@ impl Proxy {
     pub(super) async fn outward(
         &self,
         way: &Way<'_>,
-        headers: &mut HeaderMap,
+        head: &mut request::Parts,
         incoming: Arriving,
         exchange: &impl Exchange,
         record: &mut Record,
     ) -> Result<Body, Error> {
-        if incoming.is_end_stream() {
-            return Ok(self.pass(headers, incoming, false));
+        let arrived = self
+            .arrive(way, &mut head.headers, incoming, exchange, record)
+            .await?;
+        self.go_on(way, Side::Request, head.into(), arrived, record)
+            .await
+    }
+
+    /// A request's body, held if it can be read.
+    async fn arrive(
+        &self,
+        way: &Way<'_>,
+        headers: &mut HeaderMap,
+        incoming: Arriving,
+        exchange: &impl Exchange,
+        record: &mut Record,
+    ) -> Result<Arrived, Error> {
+        let rules = way.rules(Side::Request);
+        let incoming = incoming.without_trailers(letter::withheld(rules));
+        if incoming.is_end_stream() || !rules.reads_bodies() {
+            let some = !incoming.is_end_stream();
+            return Ok(Arrived::Passing(self.pass(headers, incoming, some)));
         }
         let declared = declared(headers);
-        let foreign = refusal::of_request(declared);
+        let foreign = refusal::of_request(declared, rules);
         // A Content-Length says that the body is not empty: there is nothing to wait for. One of 0 with a body still to end is
         // what some clients send over HTTP/2.
         if let (Some(error), Some(1..)) = (&foreign, incoming.size_hint().exact()) {
@@ -39,7 +60,7 @@ impl Proxy {
                 declared.word(),
                 record,
             )?;
-            return Ok(self.pass(headers, incoming, true));
+            return Ok(Arrived::Passing(self.pass(headers, incoming, true)));
         }
         let held = match record
             .waiting(hold(
@@ -59,7 +80,7 @@ impl Proxy {
                     record,
                 )?;
                 headers::stream(headers);
-                return Ok(body);
+                return Ok(Arrived::Passing(body));
             }
             Err(Unheld::Late(body)) => {
                 way.unreadable(
@@ -69,13 +90,13 @@ impl Proxy {
                     record,
                 )?;
                 headers::stream(headers);
-                return Ok(body);
+                return Ok(Arrived::Passing(body));
             }
             Err(Unheld::NoRoom(body)) => {
                 let error = Code::Busy.because("no room to hold the body");
                 way.unreadable(Side::Request, error.closing(), "no-room", record)?;
                 headers::stream(headers);
-                return Ok(body);
+                return Ok(Arrived::Passing(body));
             }
             Err(Unheld::Broken(broken)) => {
                 let code = match broken {
@@ -88,9 +109,9 @@ impl Proxy {
         record.request_bytes(Some(held.bytes.len() as u64));
         if let Some(error) = foreign.filter(|_| !held.bytes.is_empty()) {
             way.unreadable(Side::Request, error, declared.word(), record)?;
-            return Ok(unchanged(headers, held));
+            return Ok(Arrived::Passing(unchanged(headers, held)));
         }
-        self.finish(way, Side::Request, headers, held, record).await
+        Ok(Arrived::Held(held))
     }
 
     /// An answer's body under a route's rules. What cannot be read passes sealed, unless the route seals it.
@@ -102,6 +123,25 @@ impl Proxy {
         incoming: Arriving,
         record: &mut Record,
     ) -> Result<Body, Error> {
+        let arrived = self.answered(way, method, head, incoming, record).await?;
+        self.go_on(way, Side::Response, head.into(), arrived, record)
+            .await
+    }
+
+    /// An answer's body, held if it can be read.
+    async fn answered(
+        &self,
+        way: &Way<'_>,
+        method: &Method,
+        head: &mut response::Parts,
+        incoming: Arriving,
+        record: &mut Record,
+    ) -> Result<Arrived, Error> {
+        let rules = way.rules(Side::Response);
+        let incoming = incoming.without_trailers(letter::withheld(rules));
+        if !rules.reads_bodies() {
+            return Ok(Arrived::Passing(Body::stream(incoming)));
+        }
         if way.rewrites(Side::Response) {
             headers::withhold_ranges(&mut head.headers);
         }
@@ -109,14 +149,14 @@ impl Proxy {
             if way.rewrites(Side::Response) {
                 headers::without_body(&mut head.headers);
             }
-            return Ok(Body::stream(incoming));
+            return Ok(Arrived::Passing(Body::stream(incoming)));
         }
         if incoming.is_end_stream() {
-            return Ok(Body::stream(incoming));
+            return Ok(Arrived::Passing(Body::stream(incoming)));
         }
         let why = match (head.status, declared(&head.headers)) {
             (StatusCode::PARTIAL_CONTENT, _) => Some("partial"),
-            (_, Declared::Json) => None,
+            (_, declared) if refusal::reads(rules, declared) => None,
             (_, declared) => Some(declared.word()),
         };
         if let Some(why) = why {
@@ -126,7 +166,7 @@ impl Proxy {
                 why,
                 record,
             )?;
-            return Ok(Body::stream(incoming));
+            return Ok(Arrived::Passing(Body::stream(incoming)));
         }
         let held = match record
             .waiting(hold(
@@ -141,7 +181,7 @@ impl Proxy {
             Err(Unheld::TooLarge(body)) => {
                 let error = Code::UpstreamUnreadable.because("too-large");
                 way.unreadable(Side::Response, error, "too-large", record)?;
-                return Ok(body);
+                return Ok(Arrived::Passing(body));
             }
             Err(Unheld::Late(body)) => {
                 way.unreadable(
@@ -150,19 +190,102 @@ impl Proxy {
                     "late",
                     record,
                 )?;
-                return Ok(body);
+                return Ok(Arrived::Passing(body));
             }
             Err(Unheld::NoRoom(body)) => {
                 let error = Code::UpstreamUnreadable.because("no room to hold the body");
                 way.unreadable(Side::Response, error, "no-room", record)?;
-                return Ok(body);
+                return Ok(Arrived::Passing(body));
             }
             Err(Unheld::Broken(_)) => {
                 return Err(Code::UpstreamBroken.because("the answer's body broke off"));
             }
         };
-        self.finish(way, Side::Response, &mut head.headers, held, record)
-            .await
+        Ok(Arrived::Held(held))
+    }
+
+    /// The rules on what arrived: on head and body together, or on the head alone.
+    async fn go_on(
+        &self,
+        way: &Way<'_>,
+        side: Side,
+        mut front: Front<'_>,
+        arrived: Arrived,
+        record: &mut Record,
+    ) -> Result<Body, Error> {
+        match arrived {
+            Arrived::Held(held) => self.finish(way, side, front, held, record).await,
+            Arrived::Passing(body) => {
+                self.head_alone(way, side, &mut front, record).await?;
+                Ok(body)
+            }
+        }
+    }
+
+    /// Rewrites a head whose body goes on as it is.
+    async fn head_alone(
+        &self,
+        way: &Way<'_>,
+        side: Side,
+        front: &mut Front<'_>,
+        record: &mut Record,
+    ) -> Result<(), Error> {
+        let rules = way.rules(side);
+        if !rules.reads_heads() {
+            return Ok(());
+        }
+        let letter = Letter::of(rules, front);
+        let mut nothing = Held {
+            bytes: Bytes::new(),
+            trailers: None,
+            room: None,
+        };
+        let rewritten = self
+            .rewrite(
+                way,
+                side,
+                &letter.message(&[], Shape::Unread),
+                &mut nothing.room,
+            )
+            .await;
+        match rewritten {
+            Ok((_, heads, tally)) => {
+                record.tally(side, tally);
+                self.put_back(way, side, &letter, heads, front, record)
+            }
+            Err(failure) => {
+                let (error, why) = failure.on(side);
+                match why {
+                    Some(why) if !rules.seals_heads() => {
+                        record.unread(why);
+                        Ok(())
+                    }
+                    _ => way.refuse(error, record),
+                }
+            }
+        }
+    }
+
+    /// The new values of a head; an observing route changes none.
+    fn put_back(
+        &self,
+        way: &Way<'_>,
+        side: Side,
+        letter: &Letter,
+        heads: Heads,
+        front: &mut Front<'_>,
+        record: &mut Record,
+    ) -> Result<(), Error> {
+        if way.observing {
+            return Ok(());
+        }
+        letter.put_back(heads, front).or_else(|error| {
+            let error = match side {
+                Side::Request => error,
+                Side::Response => Code::UpstreamRefused.because("its head would be too long"),
+            };
+            way.refuse(error, record)
+        })
     }
 
     /// Rewrites a held body and makes its head true again; an observing route only notes what came of it.
@@ -170,31 +293,46 @@ impl Proxy {
         &self,
         way: &Way<'_>,
         side: Side,
-        headers: &mut HeaderMap,
+        mut front: Front<'_>,
         mut held: Held,
         record: &mut Record,
     ) -> Result<Body, Error> {
         if held.bytes.is_empty() {
-            return Ok(unchanged(headers, held));
+            self.head_alone(way, side, &mut front, record).await?;
+            return Ok(unchanged(front.headers, held));
         }
-        let rewritten = self
-            .rewrite(way.rules(side), &mut held, &way.circumstances)
-            .await;
-        match rewritten {
-            Ok((bytes, tally)) => {
+        let rules = way.rules(side);
+        let letter = Letter::of(rules, &front);
+        let declared = declared(front.headers);
+        let boundary = match declared {
+            Declared::Multipart => boundary(front.headers),
+            _ => None,
+        };
+        let shape = letter::shape(rules, declared, boundary.as_deref());
+        let body = held.bytes.clone();
+        let message = letter.message(&body, shape);
+        match self.rewrite(way, side, &message, &mut held.room).await {
+            Ok((bytes, heads, tally)) => {
                 record.tally(side, tally);
+                self.put_back(way, side, &letter, heads, &mut front, record)?;
                 match bytes {
-                    Some(bytes) if !way.observing => Ok(changed(headers, bytes, held)),
-                    _ => Ok(unchanged(headers, held)),
+                    Some(bytes) if !way.observing => Ok(changed(front.headers, bytes, held)),
+                    _ => Ok(unchanged(front.headers, held)),
                 }
             }
             Err(failure) => {
+                let unread = failure.is_unread();
                 let (error, why) = failure.on(side);
                 match why {
-                    Some(why) => way.unreadable(side, error, why, record)?,
+                    Some(why) if unread => way.unreadable(side, error, why, record)?,
+                    Some(why) => way.unkept(side, error, why, record)?,
                     None => way.refuse(error, record)?,
                 }
-                Ok(unchanged(headers, held))
+                // The body passes as it came; its head may have values of its own.
+                if unread {
+                    self.head_alone(way, side, &mut front, record).await?;
+                }
+                Ok(unchanged(front.headers, held))
             }
         }
     }
@@ -206,6 +344,14 @@ impl Proxy {
         }
         Body::stream(incoming)
     }
+}
+
+/// What there is of a body when the rules are asked.
+enum Arrived {
+    /// All of it, to be read.
+    Held(Held),
+    /// It goes on as it is.
+    Passing(Body),
 }
 
 /// A held body goes on as it came.

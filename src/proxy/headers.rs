@@ -178,6 +178,12 @@ pub fn redirection(
     }
 }
 
+/// The client is told of another service, with or without its body: fields of its own it may send there, too.
+pub fn leads_elsewhere(headers: &HeaderMap, status: StatusCode) -> bool {
+    let location = headers.get(LOCATION).map(HeaderValue::as_bytes);
+    status.is_redirection() && location.is_some_and(|location| elsewhere(location).is_some())
+}
+
 /// Authority and rest of a reference that has an authority (RFC 3986 section 4.1).
 fn elsewhere(location: &[u8]) -> Option<(&[u8], &[u8])> {
     let scheme = location

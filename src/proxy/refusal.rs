@@ -4,7 +4,7 @@ use crate::audit::Side;
 use crate::body::held::Declared;
 use crate::dek::Unopened;
 use crate::error::{Code, Error};
-use crate::transform::Refusal;
+use crate::transform::{Refusal, Rules, Spot};
 
 /// What stopped a rewriting.
 pub enum Failure {
@@ -29,6 +29,11 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
+    /// It is the message that could not be read: what of it can be read on its own is no worse for it.
+    pub fn is_unread(&self) -> bool {
+        matches!(self, Failure::Body(_))
+    }
+
     /// The error, and, where it means that the body could not be read rather than that it is not wanted, the word for
     /// that.
     pub fn on(self, side: Side) -> (Error, Option<&'static str>) {
@@ -50,6 +55,9 @@ impl Failure {
                     refusal,
                     Refusal::NotJson { .. }
                         | Refusal::TooDeep { .. }
+                        | Refusal::NotInner { .. }
+                        | Refusal::BadForm { .. }
+                        | Refusal::Patch { .. }
                         | Refusal::TooMany
                         | Refusal::Unevaluable { .. }
                 );
@@ -83,6 +91,10 @@ fn request_code(refusal: &Refusal) -> Code {
         Refusal::NearMiss { .. } => Code::NearMiss,
         Refusal::Composite { .. } => Code::Composite,
         Refusal::TooLong { .. } => Code::ValueTooLong,
+        Refusal::NotInner { .. } => Code::InnerNotJson,
+        Refusal::BadForm { .. } => Code::BadForm,
+        Refusal::NotText { .. } => Code::NotText,
+        Refusal::Patch { .. } => Code::PatchRefused,
         Refusal::TooMany => Code::TooMany,
         Refusal::Unevaluable { .. } => Code::Unevaluable,
     }
@@ -92,7 +104,10 @@ fn request_code(refusal: &Refusal) -> Code {
 fn note(refusal: &Refusal) -> String {
     let word = refusal.word();
     match refusal {
-        Refusal::NotJson { offset, what } => format!("{word} at byte {offset}: {what}"),
+        Refusal::NotJson { offset, what }
+        | Refusal::BadForm { offset, what }
+        | Refusal::NotText { offset, what }
+        | Refusal::Patch { offset, what } => format!("{word} at byte {offset}: {what}"),
         Refusal::TooDeep { offset }
         | Refusal::Token { offset }
         | Refusal::Unchecked { offset, .. }
@@ -102,6 +117,7 @@ fn note(refusal: &Refusal) -> String {
         | Refusal::Unopened { offset }
         | Refusal::NearMiss { offset }
         | Refusal::Composite { offset }
+        | Refusal::NotInner { offset }
         | Refusal::TooLong { offset } => format!("{word} at byte {offset}"),
         Refusal::Bind { name, what } => format!("{word} {name}: {what}"),
         Refusal::TooMany => word.to_owned(),
@@ -109,11 +125,21 @@ fn note(refusal: &Refusal) -> String {
     }
 }
 
-/// Why a request's declared type or coding keeps it from being read.
-pub fn of_request(declared: Declared) -> Option<Error> {
+/// Why a request's declared type or coding keeps it from being read under these rules.
+pub fn of_request(declared: Declared, rules: &Rules) -> Option<Error> {
     match declared {
-        Declared::Json => None,
         Declared::Coded => Some(Code::ContentCoding.into()),
-        Declared::Other => Some(Code::ContentType.into()),
+        declared if reads(rules, declared) => None,
+        _ => Some(Code::ContentType.into()),
+    }
+}
+
+/// Some rule is for bodies that are declared so.
+pub fn reads(rules: &Rules, declared: Declared) -> bool {
+    match declared {
+        Declared::Json | Declared::MergePatch | Declared::JsonPatch => rules.reads_json(),
+        Declared::Form => rules.reads(Spot::Form),
+        Declared::Multipart => rules.reads(Spot::Part),
+        Declared::Other | Declared::Coded => false,
     }
 }

@@ -40,11 +40,25 @@ impl Way<'_> {
         record: &mut Record,
     ) -> Result<(), Error> {
         let rules = self.rules(side);
-        if !rules.seals() && !rules.rejects() {
+        if !rules.seals_bodies() && !rules.rejects() {
             record.unread(why);
             return Ok(());
         }
         self.refuse(error, record)
+    }
+
+    /// A message whose keys, or whose room, cannot be had: as [`Way::unreadable`], for its head, too.
+    pub fn unkept(
+        &self,
+        side: Side,
+        error: Error,
+        why: &'static str,
+        record: &mut Record,
+    ) -> Result<(), Error> {
+        match self.rules(side).seals() {
+            true => self.refuse(error, record),
+            false => self.unreadable(side, error, why, record),
+        }
     }
 
     /// Refuses, or notes that it would have.

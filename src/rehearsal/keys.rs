@@ -108,7 +108,7 @@ impl Keys {
             source: BindSource::Root(path(&format!("$.bind[{index}]"))),
         };
         let rule = Rule {
-            at: path("$.value"),
+            at: path("$.value").into(),
             action: Action::Seal(Arc::new(kept.class.clone())),
             bind: kept.bind.iter().enumerate().map(bind).collect(),
         };

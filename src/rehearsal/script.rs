@@ -352,12 +352,15 @@ fn response(node: &Node, findings: &mut Findings<'_>) -> Option<Response> {
     })
 }
 
-/// A body is JSON unless a header says otherwise.
+/// A body is JSON, or a form, unless a header says otherwise.
 fn with_type(mut headers: HeaderMap, body: Option<&Body>) -> HeaderMap {
-    if body.is_some() {
-        let json = HeaderValue::from_static("application/json");
-        headers.entry(http::header::CONTENT_TYPE).or_insert(json);
-    }
+    let kind = match body {
+        None => return headers,
+        Some(Body::Form(_)) => "application/x-www-form-urlencoded",
+        Some(_) => "application/json",
+    };
+    let kind = HeaderValue::from_static(kind);
+    headers.entry(http::header::CONTENT_TYPE).or_insert(kind);
     headers
 }
 

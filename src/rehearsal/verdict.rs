@@ -115,6 +115,7 @@ fn bytes(
 ) -> Option<Vec<u8>> {
     let pieces = match body {
         Body::Pieces(pieces) => pieces,
+        Body::Form(form) => return Some(form.clone().into_bytes()),
         Body::File(name) => {
             return read(&name.value)
                 .map_err(|what| {
@@ -211,6 +212,7 @@ fn judge(
             Some(body) => Judge {
                 who: "upstream",
                 body,
+                head: &passage.upstream_head,
                 before: sent,
                 sent,
                 answer: passage.answer.as_deref().unwrap_or_default(),
@@ -233,6 +235,7 @@ fn judge(
         Judge {
             who: "client",
             body,
+            head: &passage.client_head,
             before: answer,
             sent,
             answer,

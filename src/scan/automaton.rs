@@ -183,6 +183,60 @@ impl Automaton {
         2
     }
 
+    /// The state of a document's root, for [`Automaton::steps`] and [`super::Scanner::beginning_at`].
+    pub fn start(&self) -> u16 {
+        self.root()
+    }
+
+    /// The states to which a step leads that is known by its text only, as in a JSON Pointer (RFC 6901): that of the member of this
+    /// name, that of the element of this index, and with `-` those of any element.
+    pub fn steps(&self, state: u16, text: &str) -> Vec<u16> {
+        let mut states = vec![self.member(state, text.as_bytes(), text.as_bytes())];
+        let index = text.parse::<u32>().ok();
+        match index.filter(|index| index.to_string() == text) {
+            Some(index) => states.push(self.element(state, index)),
+            None if text == "-" => states.extend(self.any_element(state)),
+            None => {}
+        }
+        states.sort_unstable();
+        states.dedup();
+        states
+    }
+
+    fn any_element(&self, state: StateId) -> Vec<StateId> {
+        match self.states[state as usize].elements {
+            ElementStep::All(to) => vec![to],
+            ElementStep::Table(table) => {
+                let table = &self.elements[table as usize];
+                let exact = table.exact.values().copied();
+                exact.chain(table.by_slices.iter().copied()).collect()
+            }
+        }
+    }
+
+    /// Whether `wanted` holds of what is selected at a state, or anywhere below it.
+    pub fn reaches(&self, state: u16, wanted: impl Fn(&[Tag]) -> bool) -> bool {
+        let mut seen = vec![false; self.states.len()];
+        let mut next = vec![state];
+        while let Some(state) = next.pop() {
+            if std::mem::replace(&mut seen[state as usize], true) {
+                continue;
+            }
+            if wanted(self.selected(state)) {
+                return true;
+            }
+            let from = &self.states[state as usize];
+            if from.bits > 0 {
+                let slots = &self.slots[from.base as usize..][..1 << from.bits];
+                let named = slots.iter().filter(|slot| slot.len > 0);
+                next.extend(named.map(|slot| slot.to));
+            }
+            next.push(from.other);
+            next.extend(self.any_element(state));
+        }
+        false
+    }
+
     #[inline(always)]
     pub(super) fn interest(&self, state: StateId) -> Interest {
         self.states[state as usize].interest

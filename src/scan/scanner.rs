@@ -104,6 +104,14 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// A scanner at the start of a value that stands, in its document, at a state of the automaton.
+    pub fn beginning_at(automaton: &'a Automaton, state: u16, depth_max: usize) -> Scanner<'a> {
+        Scanner {
+            state,
+            ..Scanner::new(automaton, depth_max)
+        }
+    }
+
     /// Takes the next bytes of the document.
     ///
     /// # Errors

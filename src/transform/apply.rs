@@ -1,6 +1,8 @@
 //! The last step: the body with its spans replaced. Pure, and without a wait; every key is in the ring.
 
+use super::message::{Heads, Message};
 use super::plan::{Edit, Plan, Sealed, What};
+use super::slate::{Slate, Source, Style, Target};
 use super::{Fallback, Refusal, Tally};
 use crate::context;
 use crate::dek::{Dek, Ring, SealNeed, SealingKey, Unopened};
@@ -34,10 +36,30 @@ impl Plan<'_> {
         random: &mut dyn FnMut(&mut [u8]),
         out: &mut Vec<u8>,
     ) -> Result<Tally, Refusal> {
-        let mut tally = self.tally.clone();
-        let mut counts = vec![Counts::default(); self.rules.classes.len()];
+        self.apply_message(&Message::json(body), ring, random, out)
+            .map(|(tally, _)| tally)
+    }
+
+    /// As [`Plan::apply`], for a whole message: also says what is new in its head.
+    ///
+    /// # Errors
+    /// As [`Plan::apply`].
+    ///
+    /// # Panics
+    /// As [`Plan::apply`].
+    pub fn apply_message(
+        &self,
+        message: &Message<'_>,
+        ring: &Ring,
+        random: &mut dyn FnMut(&mut [u8]),
+        out: &mut Vec<u8>,
+    ) -> Result<(Tally, Heads), Refusal> {
+        let body = message.body;
         let mut work = Work {
             plan: self,
+            ring,
+            tally: self.tally.clone(),
+            counts: vec![Counts::default(); self.rules.classes.len()],
             nonces: Nonces::of(self, random),
             sealers: ring.sealing.iter().map(|_| None).collect(),
             opener: Opener::new(),
@@ -47,72 +69,29 @@ impl Plan<'_> {
             scratch: Vec::with_capacity(256),
         };
         out.reserve(body.len() + self.growth(ring));
+        let put_back = match &self.slate {
+            None => PutBack::default(),
+            Some(slate) => work.put_back(slate)?,
+        };
         let mut copied = 0;
+        let mut others = put_back.of(Source::Body).peekable();
         for edit in &self.edits {
-            if matches!(edit.what, What::Null) {
-                out.extend_from_slice(&body[copied..edit.start]);
-                out.extend_from_slice(NULL);
+            while let Some((span, bytes)) = others.next_if(|(span, _)| span.start < edit.start) {
+                out.extend_from_slice(&body[copied..span.start]);
+                out.extend_from_slice(bytes);
+                copied = span.end;
+            }
+            if work.edit(edit, body, &body[copied..edit.start], out)? {
                 copied = edit.end;
-                continue;
             }
-            let counts = &mut counts[edit.class];
-            match &edit.what {
-                What::Null => {}
-                What::Seal => {
-                    out.extend_from_slice(&body[copied..edit.start]);
-                    work.seal(
-                        edit,
-                        &body[edit.start..edit.end],
-                        &ring.sealing[edit.need],
-                        out,
-                    )?;
-                    counts.sealed += 1;
-                }
-                What::Keep(sealed) => {
-                    let dek = ring.opening[edit.need].as_deref();
-                    let dek = dek.map_err(|why| unkept(*why, edit.start))?;
-                    if !work.open(edit, sealed, dek) {
-                        return Err(Refusal::Token { offset: edit.start });
-                    }
-                    counts.kept += 1;
-                    continue;
-                }
-                What::Open(sealed) => match ring.opening[edit.need].as_deref() {
-                    Ok(dek) if work.open(edit, sealed, dek) => {
-                        out.extend_from_slice(&body[copied..edit.start]);
-                        out.extend_from_slice(&work.scratch);
-                        counts.opened += 1;
-                    }
-                    unopened => {
-                        let reason = unopened.err().copied();
-                        tally.leave(reason.map_or(REFUSED, Unopened::word));
-                        match self.rules.manner.unopened {
-                            Fallback::Leave => continue,
-                            Fallback::Reject => return Err(unopenable(reason, edit.start)),
-                            Fallback::Null => {
-                                out.extend_from_slice(&body[copied..edit.start]);
-                                out.extend_from_slice(NULL);
-                                tally.nulled += 1;
-                            }
-                        }
-                    }
-                },
-            }
-            copied = edit.end;
+        }
+        for (span, bytes) in others {
+            out.extend_from_slice(&body[copied..span.start]);
+            out.extend_from_slice(bytes);
+            copied = span.end;
         }
         out.extend_from_slice(&body[copied..]);
-        for (class, counts) in self.rules.classes.iter().zip(counts) {
-            for (list, count) in [
-                (&mut tally.sealed, counts.sealed),
-                (&mut tally.kept, counts.kept),
-                (&mut tally.opened, counts.opened),
-            ] {
-                if count > 0 {
-                    list.push((class.clone(), count));
-                }
-            }
-        }
-        Ok(tally)
+        Ok((work.told(), put_back.heads(message)))
     }
 
     /// How much longer the output may be than the input, about.
@@ -129,6 +108,47 @@ impl Plan<'_> {
     }
 }
 
+/// What goes back from the slate to the places of its values.
+#[derive(Default)]
+struct PutBack {
+    spans: Vec<(Target, Range<usize>)>,
+    bytes: Vec<u8>,
+}
+
+impl PutBack {
+    /// Of one source: the spans in their order, and what replaces them.
+    fn of(&self, source: Source) -> impl Iterator<Item = (Range<usize>, &[u8])> {
+        let mine = move |(span, _): &&(Target, Range<usize>)| span.source == source;
+        let spans = self.spans.iter().filter(mine);
+        spans.map(|(span, at)| (span.start..span.end, &self.bytes[at.clone()]))
+    }
+
+    fn heads(&self, message: &Message<'_>) -> Heads {
+        let mut heads = Heads::default();
+        for (span, bytes) in &self.spans {
+            if let Source::Line(index) = span.source {
+                heads
+                    .lines
+                    .push((index, self.bytes[bytes.clone()].to_vec()));
+            }
+        }
+        let query = message.query.unwrap_or_default();
+        let mut written = String::new();
+        let mut copied = 0;
+        for (span, bytes) in self.of(Source::Query) {
+            written.push_str(&query[copied..span.start]);
+            // Percent-encoded, and so a text.
+            written.push_str(&String::from_utf8_lossy(bytes));
+            copied = span.end;
+        }
+        if copied > 0 {
+            written.push_str(&query[copied..]);
+            heads.query = Some(written);
+        }
+        heads
+    }
+}
+
 /// What was done in one class.
 #[derive(Clone, Copy, Default)]
 struct Counts {
@@ -139,6 +159,10 @@ struct Counts {
 
 struct Work<'p> {
     plan: &'p Plan<'p>,
+    ring: &'p Ring,
+    tally: Tally,
+    /// By class.
+    counts: Vec<Counts>,
     nonces: Nonces<'p>,
     /// By sealing need.
     sealers: Vec<Option<Bench>>,
@@ -160,6 +184,124 @@ struct Bench {
 }
 
 impl Work<'_> {
+    /// Does one edit of `text`. True: `before` was appended, and what replaces the value.
+    fn edit(
+        &mut self,
+        edit: &Edit,
+        text: &[u8],
+        before: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Refusal> {
+        let ring = self.ring;
+        match &edit.what {
+            What::Null => {
+                out.extend_from_slice(before);
+                out.extend_from_slice(NULL);
+                Ok(true)
+            }
+            What::Seal => {
+                out.extend_from_slice(before);
+                self.seal(
+                    edit,
+                    &text[edit.start..edit.end],
+                    &ring.sealing[edit.need],
+                    out,
+                )?;
+                self.counts[edit.class].sealed += 1;
+                Ok(true)
+            }
+            What::Keep(sealed) => {
+                let dek = ring.opening[edit.need].as_deref();
+                let dek = dek.map_err(|why| unkept(*why, edit.start))?;
+                if !self.open(edit, sealed, dek) {
+                    return Err(Refusal::Token { offset: edit.start });
+                }
+                self.counts[edit.class].kept += 1;
+                Ok(false)
+            }
+            What::Open(sealed) => match ring.opening[edit.need].as_deref() {
+                Ok(dek) if self.open(edit, sealed, dek) => {
+                    out.extend_from_slice(before);
+                    out.extend_from_slice(&self.scratch);
+                    self.counts[edit.class].opened += 1;
+                    Ok(true)
+                }
+                unopened => {
+                    let reason = unopened.err().copied();
+                    self.tally.leave(reason.map_or(REFUSED, Unopened::word));
+                    self.fall_back(unopenable(reason, edit.start), before, out)
+                }
+            },
+        }
+    }
+
+    /// What becomes of a token that does not open.
+    fn fall_back(
+        &mut self,
+        refusal: Refusal,
+        before: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Refusal> {
+        match self.plan.rules.manner.unopened {
+            Fallback::Leave => Ok(false),
+            Fallback::Reject => Err(refusal),
+            Fallback::Null => {
+                out.extend_from_slice(before);
+                out.extend_from_slice(NULL);
+                self.tally.nulled += 1;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Does the edits of the slate, and spells what came of them as their places want it.
+    fn put_back(&mut self, slate: &Slate) -> Result<PutBack, Refusal> {
+        let mut back = PutBack::default();
+        let mut json = Vec::new();
+        for (edit, target) in slate.edits.iter().zip(&slate.targets) {
+            json.clear();
+            let nulled = self.tally.nulled;
+            let done = self.edit(edit, &slate.text, b"", &mut json);
+            if !done.map_err(|refusal| refusal.at(target.start))? {
+                continue;
+            }
+            let from = back.bytes.len();
+            // Outside of JSON there is no null: an empty text stands for it.
+            let null = matches!(edit.what, What::Null) || self.tally.nulled > nulled;
+            if null && target.style != Style::Inner {
+                back.spans.push((*target, from..from));
+            } else if target.write(&json, &slate.delimiter, &mut back.bytes) {
+                back.spans.push((*target, from..back.bytes.len()));
+            } else {
+                // A token fits anywhere, so this was opened.
+                self.counts[edit.class].opened -= 1;
+                self.tally.leave(REFUSED);
+                json.clear();
+                let refused = unopenable(None, target.start);
+                if self.fall_back(refused, b"", &mut json)? {
+                    back.spans.push((*target, from..from));
+                }
+            }
+        }
+        Ok(back)
+    }
+
+    /// All that was done.
+    fn told(mut self) -> Tally {
+        for (class, counts) in self.plan.rules.classes.iter().zip(self.counts) {
+            for (list, count) in [
+                (&mut self.tally.sealed, counts.sealed),
+                (&mut self.tally.kept, counts.kept),
+                (&mut self.tally.opened, counts.opened),
+            ] {
+                if count > 0 {
+                    list.push((class.clone(), count));
+                }
+            }
+        }
+        self.tally
+    }
+
     /// Appends the token of `value`.
     fn seal(
         &mut self,

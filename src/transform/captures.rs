@@ -20,6 +20,11 @@ pub(super) struct Capture {
 }
 
 impl Captures {
+    /// Of nothing.
+    pub(super) fn none() -> Captures {
+        Captures(Vec::new())
+    }
+
     /// The captures among `hits`; nothing is looked at where no rule binds a value of the document.
     pub(super) fn collect(rules: &Rules, automaton: &Automaton, hits: &[Hit]) -> Captures {
         let mut captures = Vec::new();

@@ -192,7 +192,7 @@ pub fn unclaimed(rules: &Rules, body: &[u8]) -> Result<Vec<Place>, Refusal> {
 /// As [`places`]; [`Refusal::Unevaluable`] for paths that are too complex together.
 pub fn select(paths: &[&Path], depth_max: usize, body: &[u8]) -> Result<Vec<Vec<Place>>, Refusal> {
     let rule = |path: &&Path| Rule {
-        at: (*path).clone(),
+        at: (*path).clone().into(),
         action: Action::Open(Vec::new()),
         bind: Vec::new(),
     };
@@ -352,7 +352,7 @@ mod tests {
                 None => (Action::Seal(class(text)), *text),
             };
             Rule {
-                at: Path::parse(text).expect("a path"),
+                at: Path::parse(text).expect("a path").into(),
                 action,
                 bind: Vec::new(),
             }

@@ -1,11 +1,13 @@
 //! The first step: which spans of a body are to be replaced, in which contexts, with which keys.
 
 use super::captures::{ANYWHERE, Captures};
+use super::message::{Message, Shape};
 use super::rules::{Compiled, CompiledAction, Openable, Rules, Source, rules_of};
-use super::{Attitude, Fallback, Refusal, Tally, evaluate};
+use super::slate::Slate;
+use super::{Attitude, Fallback, Refusal, Tally, evaluate, merge};
 use crate::context::{Circumstances, Class, Outside, VALUE_BYTES_MAX, push_entry};
 use crate::dek::{Kid, Needs, OpenNeed, Ring, Scope, SealNeed, Unopened};
-use crate::scan::{Fault, Hit, Kind, Scanner, Tag, text};
+use crate::scan::{Automaton, Fault, Found, Hit, Kind, Scanner, Tag, text};
 use crate::token::{self, ClassHint, Suite, Token, TokenError};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -13,7 +15,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// The most values that rules and binds may select in one body.
-const VALUES_MAX: usize = 1 << 18;
+pub(super) const VALUES_MAX: usize = 1 << 18;
 /// Bytes that are scanned between two looks at their number.
 const PIECE_BYTES: usize = 1 << 20;
 /// The most different records that one body may ask to open; tokens beyond stay sealed.
@@ -30,6 +32,8 @@ pub struct Plan<'r> {
     pub(super) payloads: Vec<u8>,
     pub(super) needs: Needs,
     pub(super) tally: Tally,
+    /// Values that do not stand in the body as JSON.
+    pub(super) slate: Option<Box<Slate>>,
 }
 
 /// One span to be replaced, or to be checked.
@@ -70,59 +74,34 @@ pub fn plan<'r>(
     body: &[u8],
     circumstances: &Circumstances,
 ) -> Result<Plan<'r>, Refusal> {
-    let rebuilt = match rules.evaluated.is_empty() {
-        true => None,
-        false => Some(evaluate::automaton(rules, body)?),
-    };
-    let automaton = rebuilt.as_ref().unwrap_or(&rules.automaton);
-    // In pieces, so that a body of nothing but selected values is given up before they are all noted.
-    let mut scanner = Scanner::new(automaton, rules.manner.depth_max);
-    for piece in body.chunks(PIECE_BYTES) {
-        scanner.feed(piece)?;
-        if scanner.hits() > VALUES_MAX {
-            return Err(Refusal::TooMany);
+    plan_message(rules, &Message::json(body), circumstances)
+}
+
+/// As [`plan`], for a whole message: its body of whatever shape, and its head.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_message<'r>(
+    rules: &'r Rules,
+    message: &Message<'_>,
+    circumstances: &Circumstances,
+) -> Result<Plan<'r>, Refusal> {
+    let mut planner = Planner::new(rules, message.body, circumstances);
+    match message.shape {
+        Shape::Json => planner.document()?,
+        Shape::MergePatch => {
+            planner.merging = Some(merge::arrays(message.body, rules.manner.depth_max)?);
+            planner.document()?;
         }
+        Shape::JsonPatch => planner.patch()?,
+        Shape::Form => planner.form()?,
+        Shape::Multipart { boundary } => planner.multipart(boundary)?,
+        Shape::Unread => {}
     }
-    let found = scanner.finish()?;
-    let mut planner = Planner {
-        body,
-        circumstances,
-        captures: Captures::collect(rules, automaton, &found.hits),
-        records: HashMap::new(),
-        last: None,
-        shared: Vec::new(),
-        text: Vec::new(),
-        payload: Vec::new(),
-        plan: Plan {
-            rules,
-            edits: Vec::with_capacity(found.hits.len()),
-            contexts: Vec::with_capacity(128),
-            payloads: Vec::new(),
-            needs: Needs::default(),
-            tally: Tally::default(),
-        },
-    };
-    for hit in &found.hits {
-        planner.value(hit, automaton.selected(hit.state))?;
+    if !rules.names.is_empty() {
+        planner.head(message)?;
     }
-    let mut plan = planner.plan;
-    if found.counted.scalars > 0 {
-        if rules.manner.unclaimed == Attitude::Reject {
-            return Err(Refusal::Unclaimed {
-                offset: found.counted.first,
-            });
-        }
-        plan.tally.unclaimed = found.counted.scalars;
-    }
-    if found.near.names > 0 {
-        if rules.manner.near_miss == Attitude::Reject {
-            return Err(Refusal::NearMiss {
-                offset: found.near.first,
-            });
-        }
-        plan.tally.near_misses = found.near.names;
-    }
-    Ok(plan)
+    planner.finish()
 }
 
 impl Plan<'_> {
@@ -134,12 +113,17 @@ impl Plan<'_> {
     /// Nothing is to be replaced or checked: the body goes on as it is.
     pub fn is_unchanged(&self) -> bool {
         self.edits.is_empty()
+            && self
+                .slate
+                .as_ref()
+                .is_none_or(|slate| slate.edits.is_empty())
     }
 
     /// Bytes that applying takes beside the body, at most: what is kept for each value, and by how much the output is
     /// longer. A short value makes a long token, and a body may have a value every other byte.
     pub fn memory(&self, ring: &Ring) -> usize {
-        self.edits.len() * size_of::<Edit>() + self.payloads.len() + self.growth(ring)
+        let slate = self.slate.as_ref().map_or(0, |slate| slate.memory());
+        self.edits.len() * size_of::<Edit>() + self.payloads.len() + self.growth(ring) + slate
     }
 
     /// What is known before any key is: strays, unclaimed leaves, tokens that stay sealed whatever the keys.
@@ -157,10 +141,11 @@ impl From<Fault> for Refusal {
     }
 }
 
-struct Planner<'r, 'b> {
-    body: &'b [u8],
-    circumstances: &'b Circumstances,
-    captures: Captures,
+/// A plan in the making.
+pub(super) struct Planner<'r, 'b> {
+    pub(super) body: &'b [u8],
+    pub(super) circumstances: &'b Circumstances,
+    pub(super) captures: Captures,
     /// (class, kid, SHA-256 of the record) -> index of the opening need. One bad record must not stand in the way of a good one.
     records: HashMap<(usize, Kid, [u8; 32]), usize>,
     /// The last opening need: tokens sealed together share it.
@@ -169,17 +154,143 @@ struct Planner<'r, 'b> {
     shared: Vec<(usize, *const u8, Range<usize>)>,
     text: Vec<u8>,
     payload: Vec<u8>,
-    plan: Plan<'r>,
+    /// Values noted so far.
+    pub(super) values: usize,
+    /// The body is a JSON Merge Patch, and here are its arrays.
+    merging: Option<merge::Arrays>,
+    /// What is looked at stands on the slate: no further document within it.
+    pub(super) on_slate: bool,
+    /// Rules for the document that the value under way holds.
+    entering: Vec<usize>,
+    /// What the slate is to have.
+    pub(super) slate: Slate,
+    pub(super) plan: Plan<'r>,
 }
 
-impl<'r> Planner<'r, '_> {
-    fn value(&mut self, hit: &Hit, tags: &[Tag]) -> Result<(), Refusal> {
+impl<'r, 'b> Planner<'r, 'b> {
+    fn new(rules: &'r Rules, body: &'b [u8], circumstances: &'b Circumstances) -> Planner<'r, 'b> {
+        Planner {
+            body,
+            circumstances,
+            captures: Captures::none(),
+            records: HashMap::new(),
+            last: None,
+            shared: Vec::new(),
+            text: Vec::new(),
+            payload: Vec::new(),
+            values: 0,
+            merging: None,
+            on_slate: false,
+            entering: Vec::new(),
+            slate: Slate::default(),
+            plan: Plan {
+                rules,
+                edits: Vec::new(),
+                contexts: Vec::with_capacity(128),
+                payloads: Vec::new(),
+                needs: Needs::default(),
+                tally: Tally::default(),
+                slate: None,
+            },
+        }
+    }
+
+    /// The same plan, looking at another text.
+    pub(super) fn over<'c>(self, text: &'c [u8]) -> Planner<'r, 'c>
+    where
+        'b: 'c,
+    {
+        Planner {
+            body: text,
+            captures: Captures::none(),
+            merging: None,
+            on_slate: true,
+            ..self
+        }
+    }
+
+    /// The body as one document.
+    fn document(&mut self) -> Result<(), Refusal> {
+        let rules = self.plan.rules;
+        let rebuilt = match rules.evaluated.is_empty() {
+            true => None,
+            false if self.merging.is_some() => return Err(UNJUDGED),
+            false => Some(evaluate::automaton(rules, self.body)?),
+        };
+        let automaton = rebuilt.as_ref().unwrap_or(&rules.automaton);
+        // In pieces, so that a body of nothing but selected values is given up before they are all noted.
+        let mut scanner = Scanner::new(automaton, rules.manner.depth_max);
+        for piece in self.body.chunks(PIECE_BYTES) {
+            scanner.feed(piece)?;
+            if scanner.hits() > VALUES_MAX {
+                return Err(Refusal::TooMany);
+            }
+        }
+        let found = scanner.finish()?;
+        self.plan.edits.reserve(found.hits.len());
+        self.found(automaton, &found, 0)
+    }
+
+    /// The values that a scan found; it began at `offset`.
+    pub(super) fn found(
+        &mut self,
+        automaton: &Automaton,
+        found: &Found,
+        offset: usize,
+    ) -> Result<(), Refusal> {
+        self.values += found.hits.len();
+        if self.values > VALUES_MAX {
+            return Err(Refusal::TooMany);
+        }
+        self.captures = Captures::collect(self.plan.rules, automaton, &found.hits);
+        for hit in &found.hits {
+            self.value(hit, automaton.selected(hit.state))?;
+        }
+        self.unclaimed(found.counted.scalars, offset + found.counted.first)?;
+        if found.near.names > 0 {
+            if self.plan.rules.manner.near_miss == Attitude::Reject {
+                return Err(Refusal::NearMiss {
+                    offset: offset + found.near.first,
+                });
+            }
+            let known = &mut self.plan.tally.near_misses;
+            *known = known.saturating_add(found.near.names);
+        }
+        Ok(())
+    }
+
+    /// Scalars that no rule names, the first of them at `offset`.
+    pub(super) fn unclaimed(&mut self, scalars: u32, offset: usize) -> Result<(), Refusal> {
+        if scalars > 0 {
+            if self.plan.rules.manner.unclaimed == Attitude::Reject {
+                return Err(Refusal::Unclaimed { offset });
+            }
+            let known = &mut self.plan.tally.unclaimed;
+            *known = known.saturating_add(scalars);
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Plan<'r>, Refusal> {
+        match self.slate.is_empty() {
+            true => Ok(self.plan),
+            false => self.look_at_slate(),
+        }
+    }
+
+    /// One value, selected by `tags`.
+    pub(super) fn value(&mut self, hit: &Hit, tags: &[Tag]) -> Result<(), Refusal> {
         let rules = self.plan.rules;
         let is_token = self.is_reserved(hit);
         let mut named = false;
+        self.entering.clear();
         for index in rules_of(tags) {
             named = true;
             let rule = &rules.rules[index];
+            if rule.then.is_some() && !self.on_slate {
+                self.entering.push(index);
+                continue;
+            }
             match &rule.action {
                 CompiledAction::Pass => break,
                 CompiledAction::Seal(class) if is_token => return self.keep(hit, index, *class),
@@ -202,6 +313,9 @@ impl<'r> Planner<'r, '_> {
                 }
             }
         }
+        if !self.entering.is_empty() {
+            self.enter(hit, is_token)?;
+        }
         if !is_token {
             return Ok(());
         }
@@ -216,6 +330,27 @@ impl<'r> Planner<'r, '_> {
             Attitude::Reject => return Err(Refusal::Stray { offset: hit.start }),
         }
         Ok(())
+    }
+
+    /// A string that holds a document: it goes on the slate, for the rules in `entering`.
+    fn enter(&mut self, hit: &Hit, is_token: bool) -> Result<(), Refusal> {
+        let rules = self.plan.rules;
+        let seals = |rule: &usize| matches!(rules.rules[*rule].action, CompiledAction::Seal(_));
+        let refused = match self.entering.iter().any(seals) {
+            true => Err(Refusal::NotInner { offset: hit.start }),
+            false => Ok(()),
+        };
+        if hit.kind == Kind::Null {
+            return Ok(());
+        }
+        if !hit.kind.is_string() || is_token {
+            return refused;
+        }
+        let raw = hit.start + 1..hit.end - 1;
+        match self.slate.document(self.body, raw, &self.entering) {
+            Ok(()) => Ok(()),
+            Err(text::Lone) => refused,
+        }
     }
 
     /// True for a string of reserved form; its decoded text is in `self.text` then.
@@ -242,6 +377,21 @@ impl<'r> Planner<'r, '_> {
     }
 
     fn seal(&mut self, hit: &Hit, rule: usize, class: usize) -> Result<(), Refusal> {
+        if let Some(arrays) = &self.merging
+            && !arrays.hold(hit.start)
+        {
+            match hit.kind {
+                // It removes the member, and is no value.
+                Kind::Null => return Ok(()),
+                Kind::Object => {
+                    return Err(Refusal::Patch {
+                        offset: hit.start,
+                        what: "it would be merged into a value that is sealed whole",
+                    });
+                }
+                _ => {}
+            }
+        }
         let Class { name, suite, .. } = &*self.plan.rules.classes[class];
         if *suite == Suite::Aes256Siv && !hit.kind.is_scalar() {
             return Err(Refusal::Composite { offset: hit.start });
@@ -513,6 +663,11 @@ impl<'r> Planner<'r, '_> {
         }
     }
 }
+
+/// A patch is a part of a document, on which a filter finds other values than on the whole.
+pub(super) const UNJUDGED: Refusal = Refusal::Unevaluable {
+    what: "a filter or an index from the end, on a patch",
+};
 
 /// Which entry of a rule's context has no usable value, and why.
 type Unbound = (usize, &'static str);

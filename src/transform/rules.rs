@@ -1,6 +1,7 @@
 //! A route's rules for one direction, compiled: one automaton for all their paths and those of their binds.
 
-use super::{Action, Attitude, BindSource, Fallback, Manner, Rule, RuleError};
+use super::inner::{self, Inner};
+use super::{Action, Attitude, BindSource, Fallback, Manner, Rule, RuleError, Selects, Spot};
 use crate::context::Class;
 use crate::path::{Path, Selector, Step};
 use crate::scan::{Automaton, Interest, Tag};
@@ -29,6 +30,12 @@ pub struct Rules {
     pub(super) evaluated: Vec<(Path, usize)>,
     /// Some rule binds a value of the document.
     pub(super) captures: bool,
+    /// Names that values outside of JSON go by, with the rules of each.
+    pub(super) names: Vec<Named>,
+    /// Strings that hold documents, by the path to them.
+    pub(super) inner: Vec<Inner>,
+    /// Some rule selects values of a JSON body.
+    json: bool,
     /// The paths in `automaton`, with their tags.
     fixed: Vec<(Vec<Step>, Tag)>,
 }
@@ -43,8 +50,22 @@ pub(super) struct Compiled {
     /// The first rule with the same entries: of one class, both have the same context.
     pub(super) like: usize,
     siblings: Vec<(String, Tag)>,
+    /// Of binds from the root of the document in a string.
+    roots: Vec<(Vec<Step>, Tag)>,
+    /// Its values stand in documents within strings; the path there.
+    pub(super) then: Option<Path>,
+    /// It selects values of a body.
+    pub(super) of_body: bool,
     /// A value here that is no token is worth a count: the rule names one class, and its path ends with a name.
     pub(super) expects_token: bool,
+}
+
+/// A name outside of JSON, and the rules that select its values.
+#[derive(Debug)]
+pub(super) struct Named {
+    pub(super) spot: Spot,
+    pub(super) name: Arc<str>,
+    pub(super) tags: Vec<Tag>,
 }
 
 #[derive(Debug)]
@@ -98,16 +119,42 @@ impl Rules {
         let mut compiler = Compiler::default();
         let mut evaluated = Vec::new();
         let mut compiled = Vec::with_capacity(count);
+        let mut names: Vec<Named> = Vec::new();
+        let mut json = false;
+        let mut outers: Vec<(Path, Vec<usize>)> = Vec::new();
         for (index, rule) in rules.into_iter().enumerate() {
-            let path = rule.at.clone();
+            let at = rule.at.clone();
             let mut one = compiler.rule(rule).map_err(|what| fault(index, what))?;
             let like = |known: &Compiled| known.entries == one.entries;
             one.like = compiled.iter().position(like).unwrap_or(index);
-            match path.steps() {
-                Some(steps) => compiler
-                    .place(steps, index, &one)
-                    .map_err(|what| fault(index, what))?,
-                None => evaluated.push((path, index)),
+            json |= at.path().is_some();
+            match at.place() {
+                Selects::Named { spot, name } => {
+                    let same = |known: &&mut Named| known.spot == *spot && known.name == *name;
+                    match names.iter_mut().find(same) {
+                        Some(known) => known.tags.push(index as Tag),
+                        None => names.push(Named {
+                            spot: *spot,
+                            name: name.clone(),
+                            tags: vec![index as Tag],
+                        }),
+                    }
+                }
+                Selects::Json(path) | Selects::Inside { outer: path, .. } => match path.steps() {
+                    Some(steps) => compiler
+                        .place(steps, index, &one)
+                        .map_err(|what| fault(index, what))?,
+                    None => evaluated.push((path.clone(), index)),
+                },
+            }
+            if let Selects::Inside { outer, .. } = at.place() {
+                match outers
+                    .iter_mut()
+                    .find(|(known, _)| known.as_str() == outer.as_str())
+                {
+                    Some((_, rules)) => rules.push(index),
+                    None => outers.push((outer.clone(), vec![index])),
+                }
             }
             compiled.push(one);
         }
@@ -117,13 +164,24 @@ impl Rules {
             captures,
             ..
         } = compiler;
-        let automaton = automaton(&compiled, manner, &paths, &[]).ok_or_else(|| {
-            fault(
-                count.saturating_sub(1),
-                "the paths of this side are too complex together",
-            )
-        })?;
+        let automaton =
+            automaton(&compiled, manner, &paths, &[], Level::Body).ok_or_else(|| {
+                fault(
+                    count.saturating_sub(1),
+                    "the paths of this side are too complex together",
+                )
+            })?;
+        let mut inner = Vec::with_capacity(outers.len());
+        for (_, rules) in outers {
+            let last = rules.last().copied().unwrap_or_default();
+            let built = inner::automaton(&compiled, manner, &rules);
+            let automaton = built.map_err(|what| fault(last, what))?;
+            inner.push(Inner { rules, automaton });
+        }
         Ok(Rules {
+            names,
+            inner,
+            json,
             rules: compiled,
             hints: classes.iter().map(|class| class.hint()).collect(),
             classes,
@@ -161,6 +219,62 @@ impl Rules {
             || unopened == Fallback::Reject
     }
 
+    /// At least one rule seals values of bodies: one that cannot be understood is refused.
+    pub fn seals_bodies(&self) -> bool {
+        let seals = |rule: &Compiled| matches!(rule.action, CompiledAction::Seal(_));
+        self.rules.iter().any(|rule| rule.of_body && seals(rule))
+    }
+
+    /// At least one rule seals values of header fields or of the query.
+    pub fn seals_heads(&self) -> bool {
+        self.seals_named(Spot::Header) || self.seals_named(Spot::Query)
+    }
+
+    /// At least one rule seals values at this spot.
+    pub fn seals_named(&self, spot: Spot) -> bool {
+        let mut there = self.names.iter().filter(|named| named.spot == spot);
+        there.any(|named| self.sealing(&named.tags))
+    }
+
+    /// Some rule selects values of header fields or of the query.
+    pub fn reads_heads(&self) -> bool {
+        self.reads(Spot::Header) || self.reads(Spot::Query)
+    }
+
+    /// Bodies are looked into: some rule is for them, or what no rule foresees is refused.
+    pub fn reads_bodies(&self) -> bool {
+        self.rules.iter().any(|rule| rule.of_body) || (self.rejects() && !self.is_empty())
+    }
+
+    /// Bodies of JSON are looked into.
+    pub fn reads_json(&self) -> bool {
+        self.json || (self.reads_bodies() && !self.reads(Spot::Form) && !self.reads(Spot::Part))
+    }
+
+    /// Some rule selects values at this spot.
+    pub fn reads(&self, spot: Spot) -> bool {
+        self.names.iter().any(|named| named.spot == spot)
+    }
+
+    /// The header fields that rules select, in lower case.
+    pub fn headers(&self) -> impl Iterator<Item = &str> {
+        let headers = self.names.iter().filter(|n| n.spot == Spot::Header);
+        headers.map(|named| &*named.name)
+    }
+
+    /// The rules that select values of a name at a spot.
+    pub(super) fn of_name(&self, spot: Spot, name: &str) -> &[Tag] {
+        let mut names = self.names.iter();
+        names
+            .find(|named| named.spot == spot && *named.name == *name)
+            .map_or(&[], |named| &named.tags)
+    }
+
+    /// The rules of `tags` seal, one of them at least.
+    pub(super) fn sealing(&self, tags: &[Tag]) -> bool {
+        rules_of(tags).any(|rule| matches!(self.rules[rule].action, CompiledAction::Seal(_)))
+    }
+
     /// At least one rule opens.
     pub fn opens(&self) -> bool {
         self.rules
@@ -196,22 +310,29 @@ impl Rules {
             // A node that has no sibling lacks the bound value, which its plan will say.
             let _ = compiler.place(steps, *rule, &self.rules[*rule]);
         }
-        automaton(&self.rules, self.manner, &self.fixed, &compiler.paths)
+        automaton(
+            &self.rules,
+            self.manner,
+            &self.fixed,
+            &compiler.paths,
+            Level::Body,
+        )
     }
 }
 
-fn automaton(
+pub(super) fn automaton(
     rules: &[Compiled],
     manner: Manner,
     fixed: &[(Vec<Step>, Tag)],
     more: &[(Vec<Step>, Tag)],
+    level: Level,
 ) -> Option<Automaton> {
     let paths: Vec<(&[Step], Tag)> = fixed
         .iter()
         .chain(more)
         .map(|(steps, tag)| (steps.as_slice(), *tag))
         .collect();
-    let interest = |tags: &[Tag]| interest(rules, manner, tags);
+    let interest = |tags: &[Tag]| interest(rules, manner, tags, level);
     Automaton::watching(&paths, interest, |tag| is_watched(rules, manner, tag)).ok()
 }
 
@@ -223,8 +344,17 @@ fn is_watched(rules: &[Compiled], manner: Manner, tag: Tag) -> bool {
         && rules.get(usize::from(tag)).is_some_and(seals)
 }
 
+/// Which document is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Level {
+    /// The body.
+    Body,
+    /// One that a string of the body holds.
+    Inner,
+}
+
 /// What the scanner is to report where `tags` are selected.
-fn interest(rules: &[Compiled], manner: Manner, tags: &[Tag]) -> Interest {
+fn interest(rules: &[Compiled], manner: Manner, tags: &[Tag], level: Level) -> Interest {
     let mut interest = Interest::NONE;
     if manner.stray != Attitude::Allow {
         interest = interest.and(Interest::TOKENS);
@@ -235,7 +365,10 @@ fn interest(rules: &[Compiled], manner: Manner, tags: &[Tag]) -> Interest {
     }
     let mut decided = false;
     for &tag in tags {
-        if tag & CAPTURE != 0 {
+        let capture = tag & CAPTURE != 0;
+        // A string that holds a document is looked at whatever it is.
+        let holds = || !decided && level == Level::Body && rules[usize::from(tag)].then.is_some();
+        if capture || holds() {
             interest = interest.and(Interest::EVERY);
         } else if !decided {
             let rule = &rules[usize::from(tag)];
@@ -269,18 +402,32 @@ pub(super) fn is_root(tag: Tag) -> bool {
 }
 
 #[derive(Default)]
-struct Compiler {
+pub(super) struct Compiler {
     classes: Vec<Arc<Class>>,
-    paths: Vec<(Vec<Step>, Tag)>,
+    pub(super) paths: Vec<(Vec<Step>, Tag)>,
     /// Those of siblings, of which there may be one for each node that a filter selects.
     beside: HashSet<(Vec<Step>, Tag)>,
     /// What each capture is: a sibling's name, or a path from the root.
     captures: Vec<(Option<String>, Option<Vec<Step>>)>,
+    /// Captures from the body's root whose paths are in `paths`.
+    rooted: HashSet<Tag>,
 }
 
 impl Compiler {
     fn rule(&mut self, rule: Rule) -> Result<Compiled, &'static str> {
         let mut siblings = Vec::new();
+        let mut roots = Vec::new();
+        let (then, of_body) = match rule.at.place() {
+            Selects::Json(_) => (None, true),
+            Selects::Inside { then, .. } if then.steps().is_none() => {
+                return Err(
+                    "within a string, paths have no filters and no indexes from the end: the document there is read once",
+                );
+            }
+            Selects::Inside { then, .. } => (Some(then.clone()), true),
+            Selects::Named { spot, .. } => (None, matches!(spot, Spot::Form | Spot::Part)),
+        };
+        let in_json = rule.at.path().is_some();
         let mut entries = vec![
             Entry {
                 name: "class".into(),
@@ -293,6 +440,9 @@ impl Compiler {
         ];
         for bind in rule.bind {
             let source = match bind.source {
+                BindSource::Sibling(_) | BindSource::Root(_) if !in_json => {
+                    return Err("outside of JSON there is no `sibling` and no `root` to bind");
+                }
                 BindSource::Outside(index) => Source::Outside(index),
                 BindSource::Sibling(name) => {
                     let tag = self.capture(Some(name.clone()), None)?;
@@ -303,9 +453,10 @@ impl Compiler {
                     let steps = path.steps().filter(|_| path.is_singular());
                     let steps = steps
                         .ok_or("a root bind takes a path to one place, by names and indexes")?;
-                    let known = self.captures.len();
                     let tag = self.capture(None, Some(steps.to_vec()))?;
-                    if self.captures.len() > known {
+                    if then.is_some() {
+                        roots.push((steps.to_vec(), tag));
+                    } else if self.rooted.insert(tag) {
                         self.paths.push((steps.to_vec(), tag));
                     }
                     Source::Root(tag)
@@ -325,7 +476,8 @@ impl Compiler {
         let by_place = entries
             .iter()
             .any(|entry| matches!(entry.source, Source::Sibling(_) | Source::Root(_)));
-        let ends_with_name = rule.at.steps().is_none_or(|steps| {
+        let path = then.as_ref().or(rule.at.path());
+        let ends_with_name = path.and_then(Path::steps).is_none_or(|steps| {
             steps.last().is_some_and(|step| {
                 step.selectors
                     .iter()
@@ -346,6 +498,9 @@ impl Compiler {
             by_place,
             like: 0,
             siblings,
+            roots,
+            then,
+            of_body,
             expects_token: one_class && ends_with_name,
         })
     }
@@ -398,10 +553,18 @@ impl Compiler {
         }
     }
 
-    /// Adds the paths of one rule: its own, and those of its siblings.
+    /// Adds the paths of one rule in the body: its own, and those of its siblings.
     fn place(&mut self, steps: &[Step], index: usize, rule: &Compiled) -> Result<(), &'static str> {
         let tag = index as Tag;
         self.paths.push((steps.to_vec(), tag));
+        if rule.then.is_some() {
+            return Ok(());
+        }
+        self.parts(steps, tag, rule)
+    }
+
+    /// Adds what goes with the path of a rule's values: what they hold, where they pass, and their siblings.
+    fn parts(&mut self, steps: &[Step], tag: Tag, rule: &Compiled) -> Result<(), &'static str> {
         if matches!(rule.action, CompiledAction::Pass) {
             let mut inside = steps.to_vec();
             inside.push(Step {
@@ -432,5 +595,20 @@ impl Compiler {
             }
         }
         Ok(())
+    }
+
+    /// Adds the paths of one rule in the document that a string holds.
+    pub(super) fn within(&mut self, index: usize, rule: &Compiled) -> Result<(), &'static str> {
+        let Some(steps) = rule.then.as_ref().and_then(Path::steps) else {
+            return Ok(());
+        };
+        let tag = index as Tag;
+        self.paths.push((steps.to_vec(), tag));
+        for path in &rule.roots {
+            if !self.paths.contains(path) {
+                self.paths.push(path.clone());
+            }
+        }
+        self.parts(steps, tag, rule)
     }
 }

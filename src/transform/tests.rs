@@ -26,7 +26,7 @@ fn seed(scope: &crate::dek::Scope) -> String {
     format!("{} {:?}", scope.key, scope.tenant)
 }
 
-fn keys(needs: &Needs) -> Ring {
+pub(super) fn keys(needs: &Needs) -> Ring {
     Ring {
         sealing: needs
             .sealing
@@ -86,7 +86,7 @@ fn class(name: &str) -> Arc<Class> {
 
 fn rule(at: &str, action: Action) -> Rule {
     Rule {
-        at: Path::parse(at).unwrap(),
+        at: Path::parse(at).unwrap().into(),
         action,
         bind: vec![],
     }

@@ -26,7 +26,7 @@ fn rules(at: Path, action: impl FnOnce(Arc<Class>) -> Action) -> Rules {
         keep_sealed: true,
     });
     let rule = Rule {
-        at,
+        at: at.into(),
         action: action(class),
         bind: Vec::new(),
     };

@@ -6,10 +6,10 @@ use crate::app::policies::{about, load, read};
 use crate::audit::Side;
 use crate::cli::{Exit, Output, PolicyExplainArgs};
 use crate::diagnostic::{Diagnostic, printable, quoted};
-use crate::policy::{Miss, Mode, Policies, Route};
-use crate::rehearsal::{Answer, Keys, Passage, pass};
+use crate::policy::{DEPTH_MAX, Miss, Mode, Policies, Route};
+use crate::rehearsal::{Answer, Head, Keys, Passage, pass};
 use crate::scan::Kind;
-use crate::transform::{Place, Rule, Rules, Tally, places};
+use crate::transform::{Place, Rule, Rules, Selects, Tally, places, values};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use serde_json::{Value, json};
 use std::io::{self, Read, Write};
@@ -101,12 +101,29 @@ pub fn explain(
     if let Some(route) = route {
         // Of a refused request, what the rules would have done.
         let after = passage.upstream.as_ref().unwrap_or(&asked.body);
-        let told = tell(&route.request, &route.request_rules, &asked.body, after);
+        let mut told = tell(&route.request, &route.request_rules, &asked.body, after);
+        let sent = Head {
+            headers: asked.headers.clone(),
+            query: asked.target.query().map(str::to_owned),
+        };
+        let seen = match passage.upstream {
+            Some(_) => &passage.upstream_head,
+            None => &sent,
+        };
+        let rules = &route.request_rules;
+        told.extend(elsewhere(rules, (&sent, &asked.body), (seen, after)));
         sides.push((Side::Request, told, &passage.request));
         if let (Some(before), Some(after), true) =
             (&passage.answer, &passage.client, asked.answer.is_some())
         {
-            let told = tell(&route.response, &route.response_rules, before, after);
+            let mut told = tell(&route.response, &route.response_rules, before, after);
+            let answered = Head {
+                headers: passage.answer_headers.clone(),
+                query: None,
+            };
+            let rules = &route.response_rules;
+            let got = (&passage.client_head, &after[..]);
+            told.extend(elsewhere(rules, (&answered, before), got));
             sides.push((Side::Response, told, &passage.response));
         }
     }
@@ -231,6 +248,50 @@ fn tell(rules: &Rules, written: &[Rule], before: &[u8], after: &[u8]) -> Vec<Tol
             before: was,
             after: is,
         });
+    }
+    told
+}
+
+/// Values that do not stand in the body as JSON: of heads, forms and documents in strings.
+fn elsewhere(written: &[Rule], before: (&Head, &[u8]), after: (&Head, &[u8])) -> Vec<Told> {
+    let (boundary, later) = (before.0.boundary(), after.0.boundary());
+    let before = before.0.message(before.1, boundary.as_deref());
+    let after = after.0.message(after.1, later.as_deref());
+    let token = |json: &[u8]| {
+        let inner = json.get(1..json.len().saturating_sub(1));
+        inner.is_some_and(crate::token::is_reserved)
+    };
+    let mut told: Vec<Told> = Vec::new();
+    for (index, rule) in written.iter().enumerate() {
+        let known = |told: &Told| {
+            told.rule
+                .as_ref()
+                .is_some_and(|(_, words)| words.starts_with(rule.at.as_str()))
+        };
+        if matches!(rule.at.place(), Selects::Json(_)) || told.iter().any(known) {
+            continue;
+        }
+        let selected = |message| values(&rule.at, message, DEPTH_MAX).unwrap_or_default();
+        for (was, is) in selected(&before).into_iter().zip(selected(&after)) {
+            let fate = match (was.json == is.json, token(&was.json), token(&is.json)) {
+                (false, false, true) => "sealed",
+                (false, true, false) => "opened",
+                (true, true, _) => "a token, as it is",
+                (true, false, _) if matches!(rule.action, crate::transform::Action::Seal(_)) => {
+                    "would be sealed"
+                }
+                _ => "as it is",
+            };
+            let text = |json: &[u8]| String::from_utf8_lossy(json).into_owned();
+            let words = format!("{}: {}", rule.at.as_str(), super::deed(&rule.action));
+            told.push(Told {
+                path: was.place,
+                fate,
+                rule: Some((index + 1, words)),
+                before: text(&was.json),
+                after: text(&is.json),
+            });
+        }
     }
     told
 }

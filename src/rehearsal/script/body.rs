@@ -4,12 +4,15 @@ use super::{ITEMS_MAX, bounded};
 use crate::diagnostic::{Span, quoted};
 use crate::marked::{Fields, Findings, Marked, Node, Value};
 use crate::scan;
+use crate::transform::encode_form;
 
 /// A body of a test.
 #[derive(Debug)]
 pub(crate) enum Body {
     /// Parts of JSON text, and tokens between them.
     Pieces(Vec<Piece>),
+    /// `form`: percent-encoded.
+    Form(String),
     /// A file beside the test file.
     File(Marked<String>),
 }
@@ -48,6 +51,13 @@ pub(super) fn read(
     findings: &mut Findings<'_>,
 ) -> Option<Body> {
     let body = fields.take("body");
+    if let Some(entry) = fields.take_entry("form") {
+        if body.is_some() || fields.take("file").is_some() {
+            let message = format!("{what} has one of body, form, file; here are several");
+            findings.at("one-of", entry.key_span, message);
+        }
+        return Some(Body::Form(form(&entry.node, findings)));
+    }
     let file = fields.take_entry("file");
     if let (Some(_), Some(entry)) = (body, file) {
         let message = format!("{what} has one of body, file; here are both");
@@ -58,6 +68,32 @@ pub(super) fn read(
     }
     let file = findings.text(&file?.node, "`file`")?;
     Some(Body::File(file))
+}
+
+/// Names and values as `application/x-www-form-urlencoded`; of a list, each item is a value.
+fn form(node: &Node, findings: &mut Findings<'_>) -> String {
+    let mut form = Vec::new();
+    let entries = findings.entries(node, "`form`");
+    bounded(entries.len(), ITEMS_MAX, node.span, "fields", findings);
+    for entry in entries.iter().take(ITEMS_MAX) {
+        let values = match &entry.node.value {
+            Value::List(items) => items.as_slice(),
+            _ => std::slice::from_ref(&entry.node),
+        };
+        for value in values.iter().take(ITEMS_MAX) {
+            let Some(text) = findings.text(value, "a field's value") else {
+                continue;
+            };
+            if !form.is_empty() {
+                form.push(b'&');
+            }
+            encode_form(&entry.key, &mut form);
+            form.push(b'=');
+            encode_form(&text.value, &mut form);
+        }
+    }
+    // Percent-encoded, and so a text.
+    String::from_utf8_lossy(&form).into_owned()
 }
 
 /// A single value is the body's text as it stands; a mapping or a list is written as JSON.

@@ -4,7 +4,8 @@ use super::{COUNTED, ITEMS_MAX, LEFT, body, bounded, code, texts};
 use crate::diagnostic::{Span, did_you_mean, quoted};
 use crate::error::Code;
 use crate::marked::{Findings, Marked, Node, Value};
-use crate::path::{Path, PathError};
+use crate::path::PathError;
+use crate::transform::At;
 
 /// What is expected of a request.
 #[derive(Debug)]
@@ -53,7 +54,7 @@ pub enum Same {
 #[derive(Debug)]
 pub struct Where {
     /// What it selects.
-    pub path: Path,
+    pub at: At,
     /// Its place in the test file.
     pub span: Span,
 }
@@ -161,10 +162,10 @@ fn seen(node: &Node, what: &'static str, findings: &mut Findings<'_>) -> Option<
         bounded(entries.len(), ITEMS_MAX, node.span, "paths", findings);
         for entry in entries.iter().take(ITEMS_MAX) {
             let value = body::json(&entry.node, findings);
-            if let Some(path) = parsed(&entry.key, entry.key_span, None, findings) {
+            if let Some(at) = parsed(&entry.key, entry.key_span, None, findings) {
                 equals.push(Comparison {
                     at: Where {
-                        path,
+                        at,
                         span: entry.key_span,
                     },
                     value,
@@ -223,21 +224,16 @@ fn wheres(node: &Node, what: &str, findings: &mut Findings<'_>) -> Vec<Where> {
     let mut wheres = Vec::new();
     for text in texts {
         let node = items.iter().find(|item| item.span == text.span);
-        if let Some(path) = parsed(&text.value, text.span, node, findings) {
+        if let Some(at) = parsed(&text.value, text.span, node, findings) {
             let span = text.span;
-            wheres.push(Where { path, span });
+            wheres.push(Where { at, span });
         }
     }
     wheres
 }
 
-fn parsed(
-    text: &str,
-    span: Span,
-    node: Option<&Node>,
-    findings: &mut Findings<'_>,
-) -> Option<Path> {
-    Path::parse(text)
+fn parsed(text: &str, span: Span, node: Option<&Node>, findings: &mut Findings<'_>) -> Option<At> {
+    At::parse(text)
         .map_err(|PathError { at, what }| {
             let span = node.map_or(span, |node| node.span_at(at));
             findings.at("bad-path", span, what);

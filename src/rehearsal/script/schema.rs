@@ -36,6 +36,11 @@ pub fn schema() -> Value {
                 "A mapping or a list is written as JSON, a text is sent as it stands; {$token: …} is a token",
                 json!({}),
             ),
+            (
+                "form",
+                "A form's fields by name, sent percent-encoded; a list sends several of one name",
+                json!({"type": "object", "maxProperties": ITEMS_MAX, "additionalProperties": many(scalar(), ITEMS_MAX)}),
+            ),
             ("file", "A file with the body, beside this file", text()),
         ]
     };
@@ -96,7 +101,7 @@ pub fn schema() -> Value {
         ],
     );
     expect["minProperties"] = json!(1);
-    let both = json!({"required": ["body", "file"]});
+    let both = json!({"anyOf": [{"required": ["body", "file"]}, {"required": ["body", "form"]}, {"required": ["form", "file"]}]});
     let mut request = mapping(
         "What the application sends",
         &[head(), body().to_vec()].concat(),

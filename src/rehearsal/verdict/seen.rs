@@ -5,20 +5,47 @@ use crate::audit::Side;
 use crate::diagnostic::{Span, printable, quoted};
 use crate::path::Path;
 use crate::policy::{DEPTH_MAX, Mode, Policies, Route};
+use crate::rehearsal::Head;
 use crate::rehearsal::script::{Same, Seen, Where};
 use crate::scan::{Kind, text};
 use crate::token::{self, ClassHint, Token};
-use crate::transform::{Action, Place, Rules, Tally, places, select};
+use crate::transform::{Action, Place, Rules, Selected, Tally, places, select, values};
 
 /// Places that one finding names.
 const NAMED_MAX: usize = 3;
 /// Characters of a value that a finding repeats.
 const VALUE_CHARS_MAX: usize = 60;
 
+/// A value that was selected.
+struct Value {
+    /// Where.
+    at: String,
+    /// JSON text.
+    raw: Vec<u8>,
+    kind: Kind,
+}
+
+impl From<Selected> for Value {
+    fn from(selected: Selected) -> Value {
+        let kind = match selected.json.first() {
+            Some(b'"') if selected.json.contains(&b'\\') => Kind::Escaped,
+            Some(b'"') => Kind::Plain,
+            _ => Kind::Number,
+        };
+        Value {
+            at: selected.place,
+            raw: selected.json,
+            kind,
+        }
+    }
+}
+
 /// One side's body, and what it was before the route's rules.
 pub(super) struct Judge<'j> {
     pub who: &'static str,
     pub body: &'j [u8],
+    /// Of the same message.
+    pub head: &'j Head,
     pub before: &'j [u8],
     /// The application's body.
     pub sent: &'j [u8],
@@ -46,19 +73,23 @@ impl Judge<'_> {
             .chain(&expected.absent)
             .chain(expected.equals.iter().map(|equal| &equal.at))
             .collect();
-        let Some(first) = wheres.first() else { return };
-        let paths: Vec<&Path> = wheres.iter().map(|at| &at.path).collect();
-        let mut selected = match select(&paths, DEPTH_MAX, self.body) {
-            Ok(selected) => selected.into_iter(),
-            Err(refusal) => {
-                let what = match self.body.is_empty() {
-                    true => "there is no body".to_owned(),
-                    false => format!("the body cannot be searched: {}", refusal.word()),
-                };
-                let message = format!("{}: {what}", self.who);
-                return failures.at("unreadable-body", first.span, message, None);
+        let boundary = self.head.boundary();
+        let message = self.head.message(self.body, boundary.as_deref());
+        let mut selected: Vec<Vec<Value>> = Vec::with_capacity(wheres.len());
+        for place in wheres {
+            match values(&place.at, &message, DEPTH_MAX) {
+                Ok(found) => selected.push(found.into_iter().map(Value::from).collect()),
+                Err(refusal) => {
+                    let what = match self.body.is_empty() {
+                        true => "there is no body".to_owned(),
+                        false => format!("the body cannot be searched: {}", refusal.word()),
+                    };
+                    let message = format!("{}: {what}", self.who);
+                    return failures.at("unreadable-body", place.span, message, None);
+                }
             }
-        };
+        }
+        let mut selected = selected.into_iter();
         for sealed in &expected.sealed {
             let places = selected.next().unwrap_or_default();
             let class = sealed.class.as_ref().map(|class| class.value.as_str());
@@ -68,7 +99,7 @@ impl Judge<'_> {
             let places = selected.next().unwrap_or_default();
             self.some(at, &places, failures);
             let tokens = places.iter().filter(|place| self.class(place).is_some());
-            let tokens: Vec<&Place> = tokens.collect();
+            let tokens: Vec<&Value> = tokens.collect();
             if let Some(first) = tokens.first() {
                 let class = self.class(first).unwrap_or_default();
                 let message = format!("{}: {} sealed, as {class}", self.who, named(&tokens));
@@ -85,8 +116,8 @@ impl Judge<'_> {
         for equal in &expected.equals {
             let places = selected.next().unwrap_or_default();
             self.some(&equal.at, &places, failures);
-            let differs = |place: &&Place| !alike(self.raw(place), equal.value.as_bytes());
-            let different: Vec<&Place> = places.iter().filter(differs).collect();
+            let differs = |place: &&Value| !alike(&place.raw, equal.value.as_bytes());
+            let different: Vec<&Value> = places.iter().filter(differs).collect();
             if let Some(first) = different.first() {
                 let message = format!(
                     "{}: {} not {}",
@@ -96,20 +127,16 @@ impl Judge<'_> {
                 );
                 let seen = match self.class(first) {
                     Some(class) => format!("seen: a token of {class}"),
-                    None => format!("seen: {}", clipped(self.raw(first))),
+                    None => format!("seen: {}", clipped(&first.raw)),
                 };
                 failures.at("not-equal", equal.span, message, Some(seen));
             }
         }
     }
 
-    fn raw(&self, place: &Place) -> &[u8] {
-        self.body.get(place.start..place.end).unwrap_or_default()
-    }
-
     /// The class of the token that stands at a place; `None`: there is none.
-    fn class(&self, place: &Place) -> Option<String> {
-        let raw = self.raw(place);
+    fn class(&self, place: &Value) -> Option<String> {
+        let raw = &place.raw;
         let inner = raw.get(1..raw.len().saturating_sub(1))?;
         let decoded = match place.kind {
             Kind::Plain => inner.to_vec(),
@@ -134,7 +161,7 @@ impl Judge<'_> {
         Some(known.map_or("an unknown class".to_owned(), |name| quoted(name)))
     }
 
-    fn some(&self, at: &Where, places: &[Place], failures: &mut Failures<'_>) {
+    fn some(&self, at: &Where, places: &[Value], failures: &mut Failures<'_>) {
         if places.is_empty() {
             let message = format!("{}: the path selects nothing", self.who);
             failures.at("selects-nothing", at.span, message, None);
@@ -145,7 +172,7 @@ impl Judge<'_> {
         &self,
         at: &Where,
         class: Option<&str>,
-        places: &[Place],
+        places: &[Value],
         failures: &mut Failures<'_>,
     ) {
         self.some(at, places, failures);
@@ -162,7 +189,7 @@ impl Judge<'_> {
             failures.at("not-sealed", at.span, message, self.rules(first));
         }
         if let Some((first, seen)) = other.first() {
-            let places: Vec<&Place> = other.iter().map(|(place, _)| *place).collect();
+            let places: Vec<&Value> = other.iter().map(|(place, _)| *place).collect();
             let message = format!(
                 "{}: {} sealed, as {seen} and not as {}",
                 self.who,
@@ -174,7 +201,7 @@ impl Judge<'_> {
     }
 
     /// The rules that select a place, for the hint.
-    fn rules(&self, place: &Place) -> Option<String> {
+    fn rules(&self, place: &Value) -> Option<String> {
         let Some(route) = self.route else {
             return Some("no route takes the request".to_owned());
         };
@@ -182,10 +209,20 @@ impl Judge<'_> {
             Side::Request => (&route.request, "request"),
             Side::Response => (&route.response, "response"),
         };
-        let all = places(rules, self.before).ok()?;
-        let path = place.to_string();
-        let same = all.iter().find(|known| known.to_string() == path)?;
         let written = rules_of(route, self.side);
+        // Of JSON within a string, the rules for that string.
+        let path = place.at.split(" > ").next().unwrap_or_default();
+        let selecting = match path.starts_with('$') {
+            true => {
+                let all = places(rules, self.before).ok()?;
+                let same = all.iter().find(|known| known.to_string() == path)?;
+                same.rules.clone()
+            }
+            false => {
+                let same = |index: &usize| written[*index].at.as_str() == path;
+                (0..written.len()).filter(same).collect()
+            }
+        };
         let shown = |rule: &usize| {
             let written = written.get(*rule)?;
             let action = match &written.action {
@@ -196,7 +233,7 @@ impl Judge<'_> {
             };
             Some(format!("{} ({} {action})", rule + 1, written.at.as_str()))
         };
-        let shown: Vec<String> = same.rules.iter().filter_map(shown).collect();
+        let shown: Vec<String> = selecting.iter().filter_map(shown).collect();
         let observing = match route.mode {
             Mode::Observe => "; the route only observes",
             Mode::Enforce => "",
@@ -287,14 +324,15 @@ impl Judge<'_> {
     /// Scalars that no rule names.
     fn unclaimed(&self) -> Option<String> {
         let places = crate::transform::unclaimed(self.met()?, self.before).ok()?;
-        let places: Vec<&Place> = places.iter().collect();
-        (!places.is_empty()).then(|| format!("unclaimed: {}", listed(&places)))
+        let texts: Vec<String> = places.iter().map(Place::to_string).collect();
+        (!texts.is_empty()).then(|| format!("unclaimed: {}", listed(&texts)))
     }
 
     /// Members whose names are nearly those of sealed ones.
     fn near_misses(&self) -> Option<String> {
         let places = places(self.met()?, self.before).ok()?;
-        let near: Vec<&Place> = places.iter().filter(|place| place.near).collect();
+        let near = places.iter().filter(|place| place.near);
+        let near: Vec<String> = near.map(Place::to_string).collect();
         (!near.is_empty()).then(|| format!("near misses: {}", listed(&near)))
     }
 }
@@ -313,16 +351,17 @@ fn innermost(body: &[u8], at: usize) -> Option<String> {
 }
 
 /// `$.a` is; `$.a`, `$.b` and 3 more are.
-fn named(places: &[&Place]) -> String {
+fn named(places: &[&Value]) -> String {
     let verb = if places.len() == 1 { "is" } else { "are" };
-    format!("{} {verb}", listed(places))
+    let texts: Vec<String> = places.iter().map(|place| place.at.clone()).collect();
+    format!("{} {verb}", listed(&texts))
 }
 
-fn listed(places: &[&Place]) -> String {
+fn listed(places: &[String]) -> String {
     let shown: Vec<String> = places
         .iter()
         .take(NAMED_MAX)
-        .map(|place| quoted(&place.to_string()))
+        .map(|place| quoted(place))
         .collect();
     match places.len().saturating_sub(NAMED_MAX) {
         0 => shown.join(", "),
