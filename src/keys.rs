@@ -20,6 +20,7 @@ mod lease;
 mod opening;
 mod sealing;
 mod settings;
+mod several;
 mod stored;
 mod turnstile;
 
@@ -34,7 +35,7 @@ pub use counting::{KeyState, Snapshot};
 pub use lease::Terms;
 use opening::Openings;
 use sealing::Rotors;
-pub use settings::{Binding, KeySettings, Settings, SettingsError, TERMS};
+pub use settings::{Binding, KeySettings, Need, Settings, SettingsError, TERMS};
 use settings::{Key, check_keys};
 use std::collections::HashMap;
 use std::fmt;
@@ -186,10 +187,10 @@ impl Keys {
         let room = Arc::new(Room {
             keys,
             arena: settings.arena,
-            random: settings.random,
+            random: Arc::clone(&settings.random),
             calls: Calls::new(
-                settings.calls_max.max(1),
                 settings.deadline,
+                Arc::clone(&settings.random),
                 Arc::clone(&settings.observe),
             ),
             observe: settings.observe,

@@ -16,6 +16,7 @@ mod upstream;
 mod written;
 
 use crate::diagnostic::{Diagnostic, Source, Span, did_you_mean, quoted};
+use crate::keys::Need;
 use crate::marked::{self, Findings};
 use checked::Purpose;
 use std::fmt;
@@ -242,8 +243,10 @@ pub enum Secret {
 pub struct Key {
     /// As the policies' classes name it.
     pub name: Arc<str>,
-    /// What wraps new DEKs.
-    pub seal_with: Kek,
+    /// What wraps new DEKs: 1 to 4.
+    pub seal_with: Vec<Kek>,
+    /// How many of them it takes.
+    pub need: Need,
     /// KEKs whose tokens open, too.
     pub open_also: Vec<Kek>,
     /// How long a plaintext DEK may stay in memory without the KMS agreeing again.
@@ -514,10 +517,11 @@ impl Key {
     fn at(name: &Arc<str>, kms: &Arc<str>) -> Key {
         Key {
             name: Arc::clone(name),
-            seal_with: Kek {
+            seal_with: vec![Kek {
                 kms: Arc::clone(kms),
                 kek: Arc::clone(name),
-            },
+            }],
+            need: Need::default(),
             open_also: Vec::new(),
             lease: LEASE_DEFAULT,
             grace: GRACE_DEFAULT,

@@ -10,7 +10,7 @@ pub use crate::dek::Suite;
 pub use crate::seal::{NONCE_LEN, TAG_LEN};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-pub use record::{KekId, Record, Wrapping, kek_id};
+pub use record::{KekId, Record, WRAPPINGS_MAX, Wrapping, kek_id};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::ops::Range;

@@ -16,6 +16,7 @@ fn keys() -> Keys {
             kms: Arc::new(Fake::new("fake")),
             kek: "k".into(),
         }],
+        need: keys::Need::Any,
         open_also: vec![],
         terms: keys::TERMS,
     };

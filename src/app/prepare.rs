@@ -199,7 +199,7 @@ fn kmss(
     {
         let of_all = keys
             .iter()
-            .flat_map(|key| std::iter::once(&key.seal_with).chain(&key.open_also));
+            .flat_map(|key| key.seal_with.iter().chain(&key.open_also));
         let mut keks: Vec<&str> = of_all
             .filter(|kek| kek.kms == kms.name)
             .map(|kek| &*kek.kek)
@@ -238,7 +238,12 @@ fn bind(
     };
     Ok(KeySettings {
         name: Arc::clone(&key.name),
-        seal_with: vec![binding(&key.seal_with)?],
+        seal_with: key
+            .seal_with
+            .iter()
+            .map(binding)
+            .collect::<Result<_, _>>()?,
+        need: key.need,
         open_also: key
             .open_also
             .iter()

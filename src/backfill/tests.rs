@@ -99,6 +99,7 @@ fn keys(fake: &Arc<Fake>) -> Keys {
     let key = KeySettings {
         name: "k".into(),
         seal_with: vec![binding],
+        need: crate::keys::Need::Any,
         open_also: Vec::new(),
         terms: TERMS,
     };

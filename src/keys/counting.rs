@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub minted: u64,
     /// Those of them that travel in tokens because the store could not be written.
     pub unstored: u64,
+    /// Those that fewer KEKs wrapped than their key seals with.
+    pub incomplete: u64,
     /// Leases extended.
     pub renewed: u64,
     /// Attempts to extend a lease that failed.
@@ -35,6 +37,8 @@ pub struct Snapshot {
     pub purged: u64,
     /// Plaintext DEKs in memory that seal.
     pub sealing_deks: u64,
+    /// Of those, the ones that not all KEKs of their key have wrapped.
+    pub incomplete_deks: u64,
     /// Plaintext DEKs in memory that open.
     pub opening_deks: u64,
     /// How long the first of the sealing DEKs in use lasts if the KMS is gone from now on. None: none is in use.
@@ -52,6 +56,8 @@ pub struct KeyState {
     pub name: Arc<str>,
     /// Plaintext DEKs in memory that seal: one for each tenant.
     pub sealing_deks: usize,
+    /// Of those, the ones that not all KEKs of the key have wrapped.
+    pub incomplete_deks: usize,
     /// Those that open.
     pub opening_deks: usize,
     /// How long the first of those in use lasts if the KMS is gone from now on. None: none is in use.
@@ -72,6 +78,7 @@ pub(super) struct Counters {
     pub remembered_refusals: AtomicU64,
     pub minted: AtomicU64,
     pub(super) unstored: AtomicU64,
+    pub incomplete: AtomicU64,
     pub renewed: AtomicU64,
     pub not_renewed: AtomicU64,
     pub purged: AtomicU64,
@@ -90,6 +97,7 @@ impl Room {
             KeyState {
                 name: Arc::clone(name),
                 sealing_deks: of_key.clone().filter(|r| r.current().is_some()).count(),
+                incomplete_deks: of_key.clone().filter(|r| r.is_incomplete()).count(),
                 opening_deks,
                 sealing_survives: of_key.filter_map(|r| r.survives_at(now)).min(),
                 opening_survives,
@@ -114,10 +122,12 @@ impl Room {
             remembered_refusals: counters.remembered_refusals.load(Relaxed),
             minted: counters.minted.load(Relaxed),
             unstored: counters.unstored.load(Relaxed),
+            incomplete: counters.incomplete.load(Relaxed),
             renewed: counters.renewed.load(Relaxed),
             not_renewed: counters.not_renewed.load(Relaxed),
             purged: counters.purged.load(Relaxed),
             sealing_deks: rotors.iter().filter(|r| r.current().is_some()).count() as u64,
+            incomplete_deks: rotors.iter().filter(|r| r.is_incomplete()).count() as u64,
             opening_deks: opening_deks as u64,
             sealing_survives: rotors.iter().filter_map(|r| r.survives_at(now)).min(),
             opening_survives,

@@ -6,79 +6,25 @@
 
 use super::opening::{self, Entry};
 use super::sealing::{self, Job, Rotor};
+use super::several::{Question, Unwrapping, Verdict};
 use super::stored::{Home, NoRecord};
-use super::turnstile::{Permit, Rank};
+use super::turnstile::Rank;
 use super::{Failure, Key, Room, SealError, count, kms};
-use crate::arena::Slot;
 use crate::dek::{self, Dek, Kid, Material, Scope, SealingKey, Unopened};
 use crate::keys::lease::Lease;
 use crate::kms::KmsError;
 use crate::store;
-use crate::token::Record;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A DEK as the KMS unwrapped it, checked against its kid.
-pub(super) struct Opened {
-    pub dek: Dek,
-    pub superseded: bool,
-    /// When the call that brought it was sent.
-    pub sent: Instant,
-}
-
-/// Why a record did not open.
-pub(super) enum Unwrapping {
-    Failed(KmsError),
-    /// The KMS answered, but not with the DEK that the kid names.
-    OtherDek,
-}
-
 impl From<KmsError> for SealError {
     fn from(error: KmsError) -> SealError {
         SealError {
             failure: Failure::Kms(error.failure),
             retry_after: error.retry_after,
-        }
-    }
-}
-
-impl Unwrapping {
-    pub(super) fn is_unreachable(&self) -> bool {
-        matches!(self, Unwrapping::Failed(error) if error.failure == kms::Failure::Unreachable)
-    }
-
-    pub(super) fn is_malformed(&self) -> bool {
-        matches!(self, Unwrapping::Failed(error) if error.failure == kms::Failure::Malformed)
-    }
-
-    pub(super) fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Unwrapping::Failed(error) => error.retry_after,
-            Unwrapping::OtherDek => None,
-        }
-    }
-
-    pub(super) fn word(&self) -> &'static str {
-        match self {
-            Unwrapping::Failed(error) => error.failure.word(),
-            Unwrapping::OtherDek => "mismatch",
-        }
-    }
-
-    /// For a record that was asked about for the first time.
-    fn unopened(&self) -> Unopened {
-        use kms::Failure::*;
-        match self {
-            Unwrapping::Failed(error) => match error.failure {
-                Unreachable => Unopened::Unreachable,
-                Denied | Disabled | Destroyed => Unopened::Denied,
-                NotFound => Unopened::NotFound,
-                Malformed => Unopened::Mismatch,
-            },
-            Unwrapping::OtherDek => Unopened::Mismatch,
         }
     }
 }
@@ -169,17 +115,15 @@ impl Room {
     async fn make(&self, rotor: &Rotor, rank: Rank, home: Home) -> Result<bool, SealError> {
         let key = &rotor.key;
         let unable = |_| SealError::of(Failure::Kms(kms::Failure::Unreachable));
-        let permit = self.calls.enter(rank).await;
         let purges = key.purges.load(Relaxed);
+        let completing = rotor.completing_at(Instant::now());
         let (raw, filled) = self
             .arena
             .hold(|bytes| (self.random)(&mut bytes[..32]))
             .map_err(unable)?;
         filled.map_err(unable)?;
         let raw_dek: &[u8; 32] = raw.expose().first_chunk().expect("32 of 96 bytes");
-        let sent = Instant::now();
-        let kek = &key.seal_with;
-        let wrapped = self.calls.wrap(&permit, kek, raw_dek, &rotor.scope).await;
+        let wrapped = self.wrap(key, rank, raw_dek, &rotor.scope).await;
         if let Err(error) = &wrapped
             && error.failure.is_no()
             && rotor.purge(None)
@@ -187,29 +131,30 @@ impl Room {
             // Who may not wrap may not go on sealing with what was wrapped before.
             self.purged(key, error.failure.word());
         }
-        let blob = wrapped?;
-        let record = Record::build(&[(kek.id, &blob)])
-            .map_err(|_| SealError::of(Failure::Kms(kms::Failure::Malformed)))?;
+        let wrapped = wrapped?;
+        if completing.is_some_and(|missing| wrapped.missing >= missing) {
+            rotor.complete_later(Instant::now());
+            return Ok(true);
+        }
         let (material, kid) = self
             .arena
             .hold(|material| dek::schedule(raw_dek, material))
             .map_err(unable)?;
-        drop(permit);
         let stored = home == Home::Store;
-        if stored && !self.keep(raw_dek, kid, &rotor.scope, &record).await {
+        if stored && !self.keep(raw_dek, kid, &rotor.scope, &wrapped.record).await {
             return Ok(false);
         }
         let fresh = SealingKey {
             dek: Dek::new(kid, Box::new(material)),
-            record,
+            record: wrapped.record,
             stored,
         };
-        let lease = Lease::granted(sent, &key.terms, self.luck());
+        let lease = Lease::granted(wrapped.sent, &key.terms, self.calls.luck());
         let purged = || key.purges.load(Relaxed) != purges;
         if !purged() {
-            rotor.install(fresh, lease, sent);
+            rotor.install(fresh, lease, wrapped.sent, wrapped.missing);
             if !stored {
-                self.stands_in(rotor, sent);
+                self.stands_in(rotor, wrapped.sent);
             }
         }
         // Again behind the installation: a purge counts first and lets go second, so that one of the two sees it.
@@ -218,11 +163,14 @@ impl Room {
             return Err(SealError::of(Failure::Kms(kms::Failure::Unreachable)));
         }
         count(&self.counters.minted);
+        if wrapped.missing > 0 {
+            count(&self.counters.incomplete);
+        }
         Ok(true)
     }
 
-    /// Asks for the current DEK's record again. After a no the DEK is gone at once, and a fresh one is asked for: of the
-    /// same KEK, which decides anew.
+    /// Asks for the current DEK's record again, at every KMS that wrapped it. After a no the DEK is gone at once, and a fresh one
+    /// is asked for: of the same KEKs, which decide anew.
     async fn renew_sealing(&self, rotor: &Rotor) -> Result<(), SealError> {
         let Some(current) = rotor.current() else {
             return self.mint(rotor, Rank::First).await;
@@ -243,57 +191,65 @@ impl Room {
                 return self.mint(rotor, Rank::First).await;
             }
         };
-        let permit = self.calls.enter(Rank::Renewal).await;
-        let unwrapped = self
-            .unwrap(
-                &permit,
-                &rotor.key,
-                &rotor.scope,
-                current.dek.kid(),
-                &record,
-                None,
-            )
-            .await;
-        drop(permit);
+        let (key, scope, kid) = (&rotor.key, &rotor.scope, current.dek.kid());
+        let question = Question {
+            key,
+            scope,
+            kid,
+            record: &record,
+            attested: None,
+        };
+        let (mut agreed, mut refused, mut unsettled) = (false, None, None::<Unwrapping>);
+        self.ask_all(question, |verdict| match verdict {
+            Verdict::Agreed { sent, superseded } => {
+                let lease = Lease::granted(sent, &key.terms, self.calls.luck());
+                rotor.renew(lease, superseded, Instant::now());
+                agreed = true;
+                true
+            }
+            Verdict::Unsettled(why) => {
+                count(&self.counters.not_renewed);
+                if unsettled.as_ref().is_none_or(Unwrapping::is_unreachable) {
+                    unsettled = Some(why);
+                }
+                true
+            }
+            Verdict::Refused(why) => {
+                count(&self.counters.not_renewed);
+                refused = Some(why);
+                false
+            }
+        })
+        .await;
         let now = Instant::now();
-        match unwrapped {
-            Ok(opened) => {
-                let lease = Lease::granted(opened.sent, &rotor.key.terms, self.luck());
-                rotor.renew(lease, opened.superseded, now);
+        if let Some(why) = refused {
+            self.purge_record(key, scope, kid, Some(&current.record), why);
+            drop(current);
+            return self.mint(rotor, Rank::First).await;
+        }
+        match unsettled {
+            _ if agreed => {
                 count(&self.counters.renewed);
                 if rotor.wants_successor_at(now) {
                     return self.mint(rotor, Rank::Renewal).await;
                 }
                 Ok(())
             }
-            Err(why) if why.is_unreachable() => {
-                rotor.unreached(now, why.retry_after());
-                count(&self.counters.not_renewed);
-                Err(SealError {
-                    failure: Failure::Kms(kms::Failure::Unreachable),
-                    retry_after: why.retry_after(),
-                })
-            }
-            Err(why) if why.is_malformed() => {
+            Some(why) if why.is_malformed() => {
                 rotor.doubted(now);
-                count(&self.counters.not_renewed);
                 if rotor.is_usable_at(now) {
                     return Err(SealError::of(Failure::Kms(kms::Failure::Malformed)));
                 }
                 rotor.purge(Some(&current.record));
                 self.mint(rotor, Rank::First).await
             }
-            Err(why) => {
-                count(&self.counters.not_renewed);
-                self.purge_record(
-                    &rotor.key,
-                    &rotor.scope,
-                    current.dek.kid(),
-                    Some(&current.record),
-                    why.word(),
-                );
-                drop(current);
-                self.mint(rotor, Rank::First).await
+            why => {
+                let retry_after = why.and_then(|why| why.retry_after());
+                rotor.unreached(now, retry_after);
+                Err(SealError {
+                    failure: Failure::Kms(kms::Failure::Unreachable),
+                    retry_after,
+                })
             }
         }
     }
@@ -318,20 +274,24 @@ impl Room {
                     return;
                 }
             };
-            let permit = room.calls.enter(Rank::First).await;
-            // Those who asked may all have hung up in the queue: no call for nobody.
-            if room.openings.is_deserted(&flight) {
-                return;
-            }
             let purges = key.purges.load(Relaxed);
-            let unwrapped = room.unwrap(&permit, &key, scope, kid, &record, None).await;
-            drop(permit);
+            // Those who asked may all have hung up in the queue: no call for nobody.
+            let wanted = || !room.openings.is_deserted(&flight);
+            let question = Question {
+                key: &key,
+                scope,
+                kid,
+                record: &record,
+                attested: None,
+            };
+            let unwrapped = room.unwrap(Rank::First, &wanted, question).await;
             let now = Instant::now();
             let outcome = match unwrapped {
+                Err(Unwrapping::Unwanted) => return,
                 Ok(_) if key.purges.load(Relaxed) != purges => Err(Unopened::Unreachable),
                 Ok(opened) => {
                     let dek = Arc::new(opened.dek);
-                    let lease = Lease::granted(opened.sent, &key.terms, room.luck());
+                    let lease = Lease::granted(opened.sent, &key.terms, room.calls.luck());
                     let kept = Arc::clone(&dek);
                     room.openings.keep(&key, flight.id(), inline, kept, lease);
                     // Behind the keeping, as for a DEK that seals.
@@ -397,16 +357,23 @@ impl Room {
                 return entry.renewed();
             }
         };
-        let permit = self.calls.enter(Rank::Renewal).await;
-        let unwrapped = self
-            .unwrap(&permit, &entry.key, &entry.scope, entry.kid, &record, None)
-            .await;
-        drop(permit);
+        let question = Question {
+            key: &entry.key,
+            scope: &entry.scope,
+            kid: entry.kid,
+            record: &record,
+            attested: None,
+        };
+        let unwrapped = self.unwrap(Rank::Renewal, &|| true, question).await;
         let now = Instant::now();
         match &unwrapped {
             Ok(opened) => {
                 count(&self.counters.renewed);
-                entry.renew(Lease::granted(opened.sent, &entry.key.terms, self.luck()));
+                entry.renew(Lease::granted(
+                    opened.sent,
+                    &entry.key.terms,
+                    self.calls.luck(),
+                ));
             }
             Err(why) => {
                 count(&self.counters.not_renewed);
@@ -421,57 +388,6 @@ impl Room {
             }
         }
         entry.renewed();
-    }
-
-    /// Unwraps a record by the first of its wrappings whose KMS can be reached. A no of one is not taken to another.
-    /// `attested`: epoch and MAC of the store's row, where the DEK is to seal.
-    pub(super) async fn unwrap(
-        &self,
-        permit: &Permit,
-        key: &Key,
-        scope: &Scope,
-        kid: Kid,
-        record: &[u8],
-        attested: Option<(u64, [u8; 16])>,
-    ) -> Result<Opened, Unwrapping> {
-        let foreign = || KmsError::new(kms::Failure::Malformed, "wrapped under no KEK of this key");
-        let parsed = Record::parse(record).map_err(|_| Unwrapping::Failed(foreign()))?;
-        let mut failed = foreign();
-        for (id, blob) in parsed.wrappings() {
-            let Some(kek) = key.keks.iter().find(|kek| kek.id == id) else {
-                continue;
-            };
-            let sent = Instant::now();
-            match self.calls.unwrap(permit, kek, blob, scope).await {
-                Ok(unwrapped) => {
-                    let raw: &[u8; 32] = unwrapped.dek[..]
-                        .try_into()
-                        .map_err(|_| Unwrapping::OtherDek)?;
-                    let (material, found) = self.schedule(raw).ok_or_else(|| {
-                        Unwrapping::Failed(KmsError::new(kms::Failure::Unreachable, "no memory"))
-                    })?;
-                    let genuine = attested
-                        .is_none_or(|(epoch, mac)| dek::row_mac(raw, scope, epoch) == Some(mac));
-                    if found != kid || !genuine {
-                        return Err(Unwrapping::OtherDek);
-                    }
-                    return Ok(Opened {
-                        dek: Dek::new(kid, Box::new(material)),
-                        superseded: unwrapped.superseded,
-                        sent,
-                    });
-                }
-                Err(error) if error.failure == kms::Failure::Unreachable => failed = error,
-                Err(error) => return Err(Unwrapping::Failed(error)),
-            }
-        }
-        Err(Unwrapping::Failed(failed))
-    }
-
-    pub(super) fn schedule(&self, raw: &[u8; 32]) -> Option<(Slot, Kid)> {
-        self.arena
-            .hold(|material| dek::schedule(raw, material))
-            .ok()
     }
 
     /// The KMS said no to a record: wherever its DEK is in memory, it goes. One that never opened here is nowhere.
@@ -497,14 +413,5 @@ impl Room {
         count(&self.counters.purged);
         tracing::warn!(key = %key.name, why, "the KMS refused a data key in use: it is let go of");
         self.observe.purged(&key.name, why);
-    }
-
-    /// Where in its window an attempt falls. Without randomness all fall at its beginning, which is safe.
-    pub(super) fn luck(&self) -> u16 {
-        let mut bytes = [0; 2];
-        match (self.random)(&mut bytes) {
-            Ok(()) => u16::from_be_bytes(bytes),
-            Err(_) => 0,
-        }
     }
 }

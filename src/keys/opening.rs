@@ -143,7 +143,7 @@ impl Entry {
             return Tended::Goes;
         };
         let used = self.used.load(Relaxed);
-        if held.lease.is_due_at(now) && self.key.keks.iter().all(|kek| kek.is_unreachable_at(now)) {
+        if held.lease.is_due_at(now) && self.key.is_unreachable_at(self.record.as_deref(), now) {
             held.lease.unreached(now, &self.key.terms, None);
         }
         let lapsed = !held.lease.is_usable_at(now);

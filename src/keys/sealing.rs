@@ -70,6 +70,8 @@ struct Current {
     key: Arc<SealingKey>,
     lease: Lease,
     successor_at: Instant,
+    /// How many KEKs of its key did not wrap it, and when to ask them again.
+    incomplete: Option<(usize, Instant)>,
     retires_at: Instant,
     spent: AtomicU64,
 }
@@ -81,6 +83,15 @@ impl Current {
             spent.checked_add(values).filter(|spent| *spent <= uses_max)
         });
         taken.is_ok()
+    }
+
+    /// By age, by use, or because the KEK has a new version.
+    fn is_due_at(&self, now: Instant, uses_max: u64) -> bool {
+        now >= self.successor_at || self.is_low(uses_max)
+    }
+
+    fn wants_successor_at(&self, now: Instant, uses_max: u64) -> bool {
+        self.is_due_at(now, uses_max) || self.incomplete.is_some_and(|(_, at)| now >= at)
     }
 
     /// Four fifths are gone: time to have a successor.
@@ -195,13 +206,14 @@ impl Rotor {
         self.state().current.as_ref().map(|c| Arc::clone(&c.key))
     }
 
-    /// A fresh DEK, wrapped by a call sent at `sent`.
-    pub fn install(&self, key: SealingKey, lease: Lease, sent: Instant) {
+    /// A fresh DEK, wrapped by calls of which the first was sent at `sent`, and which `missing` KEKs of its key did not answer.
+    pub fn install(&self, key: SealingKey, lease: Lease, sent: Instant, missing: usize) {
         let terms = &self.key.terms;
         self.state_mut().current = Some(Current {
             key: Arc::new(key),
             lease,
             successor_at: sent + terms.succession(),
+            incomplete: (missing > 0).then(|| (missing, sent + terms.lease)),
             retires_at: sent + terms.rotate,
             spent: AtomicU64::new(0),
         });
@@ -261,7 +273,7 @@ impl Rotor {
         let current = state.current.as_mut()?;
         let used = self.used.load(Relaxed);
         let lease = &mut current.lease;
-        if lease.is_due_at(now) && self.key.seal_with.is_unreachable_at(now) {
+        if lease.is_due_at(now) && self.key.is_unreachable_at(Some(&current.key.record), now) {
             // Nobody there for anyone: it has its grace, in use or not, and no call is made for it.
             lease.unreached(now, &self.key.terms, None);
         }
@@ -273,7 +285,7 @@ impl Rotor {
         }
         let renewal = lease.is_due_at(now);
         let wanted = used || lease.is_unreached();
-        let succession = now >= current.successor_at || current.is_low(self.key.terms.uses_max);
+        let succession = current.wants_successor_at(now, self.key.terms.uses_max);
         if !wanted || under_way {
             return None;
         }
@@ -286,9 +298,38 @@ impl Rotor {
     /// Whether a successor of the current DEK is due, and may be made now.
     pub fn wants_successor_at(&self, now: Instant) -> bool {
         let state = self.state();
-        state.current.as_ref().is_some_and(|current| {
-            now >= current.successor_at || current.is_low(self.key.terms.uses_max)
-        }) && state.ahead_not_before.is_none_or(|at| now >= at)
+        let uses_max = self.key.terms.uses_max;
+        state
+            .current
+            .as_ref()
+            .is_some_and(|current| current.wants_successor_at(now, uses_max))
+            && state.ahead_not_before.is_none_or(|at| now >= at)
+    }
+
+    /// How many wrappings a successor would have to add, where it is wanted for nothing else.
+    pub fn completing_at(&self, now: Instant) -> Option<usize> {
+        let state = self.state();
+        let current = state.current.as_ref()?;
+        let (missing, at) = current.incomplete?;
+        let usable = now < current.retires_at && current.lease.is_usable_at(now);
+        let due = current.is_due_at(now, self.key.terms.uses_max);
+        (usable && now >= at && !due).then_some(missing)
+    }
+
+    /// The missing KEKs are still missing: the current DEK goes on, and they are asked again in a lease.
+    pub fn complete_later(&self, now: Instant) {
+        if let Some(current) = &mut self.state_mut().current
+            && let Some((_, at)) = &mut current.incomplete
+        {
+            *at = now + self.key.terms.lease;
+        }
+    }
+
+    /// Whether its DEK is not wrapped under all KEKs of its key.
+    pub fn is_incomplete(&self) -> bool {
+        let state = self.state();
+        let current = state.current.as_ref();
+        current.is_some_and(|current| current.incomplete.is_some())
     }
 
     /// Whether it has a DEK that may be used.

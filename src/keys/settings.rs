@@ -1,18 +1,19 @@
 //! What the key room is made with: keys by name, their KEKs and clocks, and the room's bounds. Checked once, when the room is
 //! opened.
 
-use super::calls::Kek;
+use super::calls::{Kek, Line};
 use super::lease::Terms;
 use super::{Observe, Unobserved};
 use crate::arena::Arena;
 use crate::kms::{Kms, Random};
 use crate::store::Store;
-use crate::token::Record;
+use crate::token::{Record, WRAPPINGS_MAX};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
 
 /// A KEK: which KMS, and what it is called there.
 #[derive(Clone)]
@@ -23,13 +24,25 @@ pub struct Binding {
     pub kek: String,
 }
 
+/// How many of the KEKs that a key seals with have to wrap a fresh DEK.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub enum Need {
+    /// One; the others are added with the next DEK.
+    #[default]
+    Any,
+    /// All of them: without one there is no new DEK.
+    All,
+}
+
 /// One key name of the policy, and what is behind it.
 #[derive(Clone)]
 pub struct KeySettings {
     /// As classes name it.
     pub name: Arc<str>,
-    /// What new DEKs are wrapped under. Exactly one for now.
+    /// What new DEKs are wrapped under: 1 to 4.
     pub seal_with: Vec<Binding>,
+    /// How many of them it takes.
+    pub need: Need,
     /// What else may have wrapped the DEKs of this key's tokens.
     pub open_also: Vec<Binding>,
     /// The clocks and the budget of each of its DEKs.
@@ -60,7 +73,7 @@ pub struct Settings {
     pub scopes_max: usize,
     /// Uncached records that one body may ask for.
     pub keys_per_body_max: usize,
-    /// Calls to KMSs under way at a time.
+    /// Calls under way at a time, to each KMS.
     pub calls_max: usize,
     /// Records being waited for at a time.
     pub waiting_max: usize,
@@ -119,7 +132,8 @@ impl std::error::Error for SettingsError {}
 pub struct Key {
     pub name: Arc<str>,
     pub terms: Terms,
-    pub seal_with: Arc<Kek>,
+    pub seal_with: Vec<Arc<Kek>>,
+    pub need: Need,
     /// Those of `seal_with`, then those of `open_also`.
     pub keks: Vec<Arc<Kek>>,
     /// Counts purges by hand: what was asked before one is not kept after it.
@@ -127,18 +141,35 @@ pub struct Key {
 }
 
 impl Key {
-    /// Whether anyone may wrap under the KEK that it seals with: then a row of the store proves nothing about who made it.
+    /// Whether anyone may wrap under a KEK of this key: then a row of the store proves nothing about who made it.
     pub(super) fn seal_with_anyones(&self) -> bool {
-        self.seal_with.anyone_may_wrap
+        self.keks.iter().any(|kek| kek.anyone_may_wrap)
     }
 
     /// Whether any wrapping of this record is under a KEK of this key.
     pub(super) fn knows(&self, record: &[u8]) -> bool {
-        Record::parse(record).is_ok_and(|record| {
-            record
-                .wrappings()
-                .any(|(id, _)| self.keks.iter().any(|kek| kek.id == id))
+        Record::parse(record).is_ok_and(|record| self.ways(record).next().is_some())
+    }
+
+    /// The wrappings of a record that are under KEKs of this key. Each KEK once: a record that names one again is no record of
+    /// ours, and would multiply calls.
+    pub(super) fn ways<'a>(
+        &'a self,
+        record: Record<'a>,
+    ) -> impl Iterator<Item = (&'a Arc<Kek>, &'a [u8])> {
+        self.keks.iter().filter_map(move |kek| {
+            let mut of_kek = record.wrappings().filter(|(id, _)| *id == kek.id);
+            Some((kek, of_kek.next()?.1))
         })
+    }
+
+    /// Whether no KEK of this record can be reached now; or none of the key, where the record is in the store.
+    pub(super) fn is_unreachable_at(&self, record: Option<&[u8]>, now: Instant) -> bool {
+        match record {
+            Some(record) => Record::parse(record)
+                .is_ok_and(|record| self.ways(record).all(|(kek, _)| kek.is_unreachable_at(now))),
+            None => self.keks.iter().all(|kek| kek.is_unreachable_at(now)),
+        }
     }
 }
 
@@ -147,14 +178,16 @@ pub(super) fn check_keys(
     settings: &Settings,
 ) -> Result<HashMap<Arc<str>, Arc<Key>>, SettingsError> {
     let mut keys = HashMap::new();
+    // One KMS has one line, whichever KEKs and keys it serves.
+    let mut lines: Vec<Arc<Line>> = Vec::new();
     let mut keks: HashMap<[u8; 8], (Arc<Kek>, Arc<str>)> = HashMap::new();
     for key in &settings.keys {
         let name = &key.name;
         let wrong = |what: &str| Err(SettingsError(format!("key `{name}`: {what}")));
         match key.seal_with.len() {
             0 => return wrong("needs a KEK to seal with"),
-            1 => {}
-            _ => return wrong("sealing with more than one KEK is not built yet"),
+            1..=WRAPPINGS_MAX => {}
+            _ => return wrong("seals with 4 KEKs at most"),
         }
         let Terms {
             lease,
@@ -178,11 +211,17 @@ pub(super) fn check_keys(
         let mut of_key: Vec<Arc<Kek>> = Vec::new();
         let mut seen = HashSet::new();
         for binding in key.seal_with.iter().chain(&key.open_also) {
-            let fresh = Kek::new(binding);
+            let known = lines.iter().find(|line| line.is_to(&binding.kms));
+            let line = known.cloned().unwrap_or_else(|| {
+                let calls_max = settings.calls_max.max(1);
+                let line = Arc::new(Line::new(Arc::clone(&binding.kms), calls_max));
+                lines.push(Arc::clone(&line));
+                line
+            });
+            let fresh = Kek::new(binding, line);
             if !seen.insert(fresh.id) {
                 return wrong("names the same KEK twice");
             }
-            // One KEK has one breaker, whichever key it serves.
             let kek = match keks.get(&fresh.id) {
                 None => {
                     let kek = Arc::new(fresh);
@@ -205,7 +244,8 @@ pub(super) fn check_keys(
         let built = Key {
             name: Arc::clone(name),
             terms: key.terms,
-            seal_with: Arc::clone(&of_key[0]),
+            seal_with: of_key[..key.seal_with.len()].to_vec(),
+            need: key.need,
             keks: of_key,
             purges: AtomicU64::new(0),
         };

@@ -5,14 +5,13 @@
 //! the next are answered here for a while. Sealing then goes on inline, under a fresh DEK, since the one that could not be
 //! stored may have been; deterministic scopes are refused. What a store says of a deleted DEK is obeyed in every form.
 
-use super::flights::{Opened, Unwrapping};
 use super::lease::Lease;
 use super::sealing::Rotor;
-use super::turnstile::{Permit, Rank};
+use super::several::{Opened, Question, Unwrapping};
+use super::turnstile::Rank;
 use super::{Failure, Key, Observe, Room, SealError, count, kms};
 use crate::dek::{self, Kid, Material, Scope, SealingKey, Unopened};
 use crate::store::{self, Entry, OWN, Put, Row, Store, StoreError};
-use crate::token::Record;
 use moka::sync::Cache;
 use std::future::Future;
 use std::sync::atomic::Ordering::Relaxed;
@@ -298,25 +297,27 @@ impl Room {
             rotor.purge(None);
             return Err(refused("untrusted"));
         }
-        let permit = self.calls.enter(rank).await;
-        let attested = Some((row.epoch, row.mac));
-        let unwrapped = self
-            .unwrap(&permit, key, scope, row.kid, &row.record, attested)
-            .await;
-        drop(permit);
+        let question = Question {
+            key,
+            scope,
+            kid: row.kid,
+            record: &row.record,
+            attested: Some((row.epoch, row.mac)),
+        };
+        let unwrapped = self.unwrap(rank, &|| true, question).await;
         let now = Instant::now();
         match unwrapped {
             Ok(Opened { dek, sent, .. }) => {
                 if key.purges.load(Relaxed) != purges {
                     return Err(SealError::of(Failure::Kms(kms::Failure::Unreachable)));
                 }
-                let lease = Lease::granted(sent, &key.terms, self.luck());
+                let lease = Lease::granted(sent, &key.terms, self.calls.luck());
                 let fresh = SealingKey {
                     dek,
                     record: row.record,
                     stored: true,
                 };
-                rotor.install(fresh, lease, sent);
+                rotor.install(fresh, lease, sent, 0);
                 if key.purges.load(Relaxed) != purges {
                     rotor.purge(None);
                     return Err(SealError::of(Failure::Kms(kms::Failure::Unreachable)));
@@ -335,7 +336,7 @@ impl Room {
                 }
                 Err(match why {
                     Unwrapping::Failed(error) => error.into(),
-                    Unwrapping::OtherDek => refused("untrusted"),
+                    Unwrapping::OtherDek | Unwrapping::Unwanted => refused("untrusted"),
                 })
             }
         }
@@ -348,11 +349,9 @@ impl Room {
         rotor: &Rotor,
         rank: Rank,
     ) -> Result<Row, SealError> {
-        let permit = self.calls.enter(rank).await;
         let row = self
-            .fresh_row(stored, &permit, &rotor.key, &rotor.scope, 1)
+            .fresh_row(stored, rank, &rotor.key, &rotor.scope, 1)
             .await?;
-        drop(permit);
         let put = stored.call("put", |store| store.put_if_absent(&row)).await;
         match put {
             Ok(Put::Made) => {
@@ -370,7 +369,7 @@ impl Room {
     async fn fresh_row(
         &self,
         stored: &Stored,
-        permit: &Permit,
+        rank: Rank,
         key: &Key,
         scope: &Scope,
         epoch: u64,
@@ -382,10 +381,8 @@ impl Room {
             .map_err(|_| unable())?;
         filled.map_err(|_| unable())?;
         let raw_dek: &[u8; 32] = raw.expose().first_chunk().expect("32 of 96 bytes");
-        let kek = &key.seal_with;
-        let blob = self.calls.wrap(permit, kek, raw_dek, scope).await?;
+        let record = self.wrap(key, rank, raw_dek, scope).await?.record;
         let malformed = || SealError::of(Failure::Kms(kms::Failure::Malformed));
-        let record = Record::build(&[(kek.id, &blob)]).map_err(|_| malformed())?;
         let (_, kid) = self.schedule(raw_dek).ok_or_else(unable)?;
         let mac = dek::row_mac(raw_dek, scope, epoch).ok_or_else(malformed)?;
         Ok(stored.row(kid, scope, epoch, &record, mac))

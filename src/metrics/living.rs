@@ -1,9 +1,9 @@
 //! What others know at any moment, asked when somebody reads the metrics.
 
 use super::table::{
-    CERTIFICATES_REFUSED, CONNECTIONS, DATA_KEYS, HITS, IN_FLIGHT, LINES_DROPPED, MEMORY_LOCKED,
-    MINTED, MISSES, NOT_RENEWED, POLICY, POLICY_LOADED, POLICY_RELOADS, PURGED, READY,
-    REFUSED_RECORDS, RENEWED, SURVIVAL, UNSTORED,
+    CERTIFICATES_REFUSED, CONNECTIONS, DATA_KEYS, HITS, IN_FLIGHT, INCOMPLETE, LINES_DROPPED,
+    MEMORY_LOCKED, MINTED, MISSES, NOT_RENEWED, POLICY, POLICY_LOADED, POLICY_RELOADS, PURGED,
+    READY, REFUSED_RECORDS, RENEWED, SURVIVAL, UNSTORED,
 };
 use super::{Kind, Row};
 use crate::keys::Keys;
@@ -174,6 +174,7 @@ impl Collector for Living {
         for (row, value) in [
             (&MINTED, now.minted),
             (&UNSTORED, now.unstored),
+            (&INCOMPLETE, now.incomplete_deks),
             (&RENEWED, now.renewed),
             (&NOT_RENEWED, now.not_renewed),
             (&PURGED, now.purged),

@@ -94,6 +94,8 @@ rows! {
         "Fresh data keys made"
     UNSTORED Counter "fieldveil_data_keys_unstored_total" []
         "Those of them that travel in tokens because the store could not be written"
+    INCOMPLETE Gauge "fieldveil_data_keys_incomplete" []
+        "Data keys that seal and that not all KEKs in `seal_with` have wrapped: what they seal now hangs on fewer KMSs"
     RENEWED Counter "fieldveil_leases_renewed_total" []
         "Leases that the KMS extended"
     NOT_RENEWED Counter "fieldveil_leases_not_renewed_total" []

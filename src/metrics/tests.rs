@@ -34,6 +34,7 @@ fn room(observe: Calls) -> Keys {
             kms,
             kek: "k".into(),
         }],
+        need: keys::Need::Any,
         open_also: vec![],
         terms: keys::TERMS,
     };

@@ -287,11 +287,11 @@ fn keys(file: &SettingsFile, known: &[Kms], findings: &mut Findings<'_>) -> Vec<
     };
     // What the key room would refuse when the agent starts is found here, where it has a place.
     let key = |words: &KeyWords, findings: &mut Findings<'_>| {
-        for (at, also) in words.open_also.iter().enumerate() {
-            let before = words.open_also[..at].iter().chain([&words.seal_with]);
-            if before.into_iter().any(|other| other.value == also.value) {
+        let of_key: Vec<_> = words.seal_with.iter().chain(&words.open_also).collect();
+        for (at, kek) in of_key.iter().enumerate() {
+            if of_key[..at].iter().any(|other| other.value == kek.value) {
                 let message = "this key has this KEK already: what it seals with opens, too";
-                findings.at("duplicate-kek", also.span, message);
+                findings.at("duplicate-kek", kek.span, message);
             }
         }
         let lease = words.lease.unwrap_or(LEASE_DEFAULT);
@@ -306,7 +306,12 @@ fn keys(file: &SettingsFile, known: &[Kms], findings: &mut Findings<'_>) -> Vec<
         }
         Key {
             name: words.name.value.as_str().into(),
-            seal_with: kek(&words.seal_with, findings),
+            seal_with: words
+                .seal_with
+                .iter()
+                .map(|with| kek(with, findings))
+                .collect(),
+            need: words.need,
             open_also: words
                 .open_also
                 .iter()

@@ -2,7 +2,9 @@
 
 use super::written::{PLACES_MAX, bounded, path, period, seconds};
 use crate::diagnostic::quoted;
+use crate::keys::Need;
 use crate::marked::{Findings, Marked, Node, not_built};
+use crate::token::WRAPPINGS_MAX;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,7 +21,8 @@ pub(super) enum UnlockWords {
 
 pub(super) struct KeyWords {
     pub name: Marked<String>,
-    pub seal_with: Marked<(String, String)>,
+    pub seal_with: Vec<Marked<(String, String)>>,
+    pub need: Need,
     pub open_also: Vec<Marked<(String, String)>>,
     pub lease: Option<Duration>,
     pub grace: Option<Duration>,
@@ -100,22 +103,28 @@ pub(super) fn key(
     let mut fields = findings.fields(node, "a key")?;
     let seal_with = fields.require("seal_with", findings).and_then(|node| {
         let items = findings.list(node, "`seal_with`");
-        match items {
-            [only] => kek(only, findings),
-            [_, second, ..] => {
-                not_built(findings, second.span, "sealing with more than one KEK");
-                None
-            }
-            [] => {
-                findings.at(
-                    "missing-word",
-                    node.span,
-                    "`seal_with` names a KEK: [KMS/KEK]",
-                );
-                None
-            }
+        if items.is_empty() {
+            findings.at(
+                "missing-word",
+                node.span,
+                "`seal_with` names a KEK: [KMS/KEK]",
+            );
+            return None;
         }
+        bounded(
+            items.len(),
+            WRAPPINGS_MAX,
+            node.span,
+            "KEKs in `seal_with`",
+            findings,
+        );
+        let keks = items.iter().take(WRAPPINGS_MAX);
+        keks.map(|item| kek(item, findings)).collect()
     });
+    let needs = [("any", Need::Any), ("all", Need::All)];
+    let need = fields
+        .take("need")
+        .and_then(|node| findings.choice(node, "`need`", &needs));
     let open_also = fields
         .take("open_also")
         .map(|node| findings.list(node, "`open_also`"))
@@ -142,11 +151,11 @@ pub(super) fn key(
     let rotate = fields
         .take("rotate")
         .and_then(|node| period(node, "`rotate`", seconds(60, 90 * day), findings));
-    fields.not_built(&["need"], findings);
     fields.finish(findings);
     Some(KeyWords {
         name,
         seal_with: seal_with?,
+        need: need.unwrap_or_default(),
         open_also,
         lease,
         grace,

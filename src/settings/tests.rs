@@ -125,10 +125,10 @@ fn flags_alone_are_enough() {
         .unwrap();
     assert_eq!(
         keys[1].seal_with,
-        Kek {
+        [Kek {
             kms: LOCAL_KMS.into(),
             kek: "cards".into()
-        }
+        }]
     );
 }
 

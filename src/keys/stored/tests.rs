@@ -4,10 +4,12 @@ use super::super::{Binding, KeySettings, Keys, KeysError, Settings, TERMS, Terms
 use super::*;
 use crate::arena::Arena;
 use crate::dek::{Dek, Needs, OpenNeed, SealNeed, Suite};
+use crate::keys::Need;
 use crate::kms::fake::{Fake as FakeKms, Verb};
 use crate::kms::{Failure as Kind, Kms, os_random};
 use crate::store::fake::{Fake, Mood};
 use crate::store::{Rewrap, Tombstone};
+use crate::token::Record;
 use tokio::time::advance;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -20,6 +22,7 @@ fn settings(kms: &Arc<FakeKms>, store: &Arc<Fake>) -> Settings {
     let key = KeySettings {
         name: "cards".into(),
         seal_with: vec![kek("k")],
+        need: Need::Any,
         open_also: vec![kek("old")],
         terms: TERMS,
     };
