@@ -182,6 +182,7 @@ impl Running {
         let opened: Vec<Arc<str>> = keys.iter().map(|key| Arc::clone(&key.name)).collect();
         let mut room = keys::Settings::new(keys, arena, random);
         room.keys_per_body_max = settings.limits.keys_per_body;
+        room.newcomers_per_second = u32::try_from(settings.limits.new_tenants).unwrap_or(u32::MAX);
         room.observe = Arc::new(metrics.calls());
         room.store = store;
         if let Some(store) = &settings.store {

@@ -7,6 +7,7 @@ mod arguments;
 pub mod demo;
 pub mod filter;
 pub mod keyring;
+pub mod keys;
 pub mod policy;
 pub mod run;
 pub mod shell;
@@ -124,6 +125,7 @@ impl Cli {
             Command::Completions(args) => shell::completions(&args, &mut io::stdout().lock()),
             Command::Man(args) => shell::man(&args, &mut io::stdout().lock()),
             Command::Keyring(command) => keyring::command(&command, output),
+            Command::Keys(command) => keys::command(&command, output),
         };
         match done {
             Ok(exit) => exit,

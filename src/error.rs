@@ -195,6 +195,8 @@ codes! {
         "Try again; ask the operator to look at the store."
     StoreRefused "store-refused" 503 Keys "The store has no data key that may seal a deterministic class"
         "Ask the operator: `fieldveil store verify` says what is wrong, `fieldveil store rotate-deterministic` makes another."
+    NewTenants "new-tenants" 429 Client "More tenants are new at a time than may get a data key"
+        "Try again as Retry-After says; raise limits.new_tenants if so many tenants are real."
     KeysMissing "keys-missing" 500 Keys "No such key is configured"
         "Ask the operator: the policy names a key that the settings do not have."
 

@@ -84,6 +84,8 @@ pub enum Failure {
     /// The store's DEK of a deterministic scope may not seal: `deleted`, `untrusted` (its row is not one that this key's holders
     /// made), or `anyone-may-wrap` (under this KEK nobody could tell).
     Durable(&'static str),
+    /// More tenants than may be new at a time, and this is another new one.
+    Newcomers,
     /// One body wants more values than a DEK may seal.
     TooMany,
     /// The room is closed.
@@ -101,6 +103,7 @@ impl Failure {
             Failure::Store(store::Failure::Malformed) => "store-malformed",
             Failure::Durable(why) => why,
             Failure::Crowded => "crowded",
+            Failure::Newcomers => "new-tenants",
             Failure::TooMany => "too-many",
             Failure::Closed => "closed",
         }

@@ -314,6 +314,8 @@ pub struct Limits {
     pub held_total: usize,
     /// Uncached records that one body may ask the KMS for.
     pub keys_per_body: usize,
+    /// Tenants without a data key that may get one, per second and key; twenty times as many at once.
+    pub new_tenants: usize,
     /// Requests at once.
     pub in_flight: usize,
     /// Connections at once.
@@ -336,6 +338,7 @@ impl Default for Limits {
             held_body: 8 << 20,
             held_total: 256 << 20,
             keys_per_body: 256,
+            new_tenants: 50,
             in_flight: 1024,
             connections: 10_000,
             streams: 128,

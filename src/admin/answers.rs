@@ -206,7 +206,7 @@ pub fn keys(states: &[KeyState]) -> Answer {
         .map(|state| {
             json!({
                 "name": &*state.name,
-                "seal": {"data_keys": state.sealing_deks, "survives_ms": millis(state.sealing_survives)},
+                "seal": {"data_keys": state.sealing_deks, "incomplete": state.incomplete_deks, "survives_ms": millis(state.sealing_survives)},
                 "open": {"data_keys": state.opening_deks, "survives_ms": millis(state.opening_survives)},
             })
         })

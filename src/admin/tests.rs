@@ -237,7 +237,7 @@ async fn keys_are_listed_and_let_go_of() {
         unreachable!()
     };
     let none = "{\"keys\":[{\"name\":\"cards\",\"open\":{\"data_keys\":0,\"survives_ms\":null},\
-                \"seal\":{\"data_keys\":0,\"survives_ms\":null}}]}\n";
+                \"seal\":{\"data_keys\":0,\"incomplete\":0,\"survives_ms\":null}}]}\n";
     check(&shown, "GET /api/v1/keys", &[AUTHORIZED], 200, none).await;
     let scope = Scope {
         key: "cards".into(),

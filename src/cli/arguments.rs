@@ -2,10 +2,12 @@
 
 mod filter;
 mod keyring;
+mod keys;
 mod policy;
 
 pub use filter::{FilterArgs, FilterSide, OnOpenError, OnSealError, OpenArgs, SealArgs};
 pub use keyring::{KeyringArgs, KeyringCommand, KeyringInitArgs, KeyringKeyArgs, UnlockArgs};
+pub use keys::{AdminArgs, KeysCommand, KeysPurgeArgs};
 pub use policy::{
     CoverageSide, Deny, PolicyCheckArgs, PolicyCommand, PolicyCoverageArgs, PolicyDiffArgs,
     PolicyExplainArgs, PolicySchemaArgs, PolicyTestArgs, SchemaOf,
@@ -36,6 +38,9 @@ pub enum Command {
     /// Works on the embedded key store
     #[command(subcommand)]
     Keyring(KeyringCommand),
+    /// Asks a running agent about its data keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Prints completions for a shell
     #[command(after_help = "\
 Examples:

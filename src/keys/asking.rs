@@ -58,8 +58,12 @@ impl Room {
         let unknown = || SealError::of(Failure::UnknownKey);
         let key = self.keys.get(&need.scope.key).ok_or_else(unknown)?;
         self.rotors_of(need.suite)
-            .get_or_make(key, &need.scope, self.clock_ms(now))
-            .ok_or_else(|| SealError::of(Failure::Crowded))
+            .get_or_make(key, &need.scope, now, self.clock_ms(now))
+            .inspect_err(|error| {
+                if error.failure == Failure::Newcomers {
+                    count(&self.counters.newcomers_refused);
+                }
+            })
     }
 
     /// Starts what a need will wait for, without waiting.

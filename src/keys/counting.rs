@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub over_budget: u64,
     /// Records refused because the KMS had refused them a moment ago.
     pub remembered_refusals: u64,
+    /// Needs for sealing refused because too many new tenants came at a time.
+    pub newcomers_refused: u64,
     /// Fresh DEKs made.
     pub minted: u64,
     /// Those of them that travel in tokens because the store could not be written.
@@ -76,6 +78,7 @@ pub(super) struct Counters {
     pub foreign: AtomicU64,
     pub over_budget: AtomicU64,
     pub remembered_refusals: AtomicU64,
+    pub newcomers_refused: AtomicU64,
     pub minted: AtomicU64,
     pub(super) unstored: AtomicU64,
     pub incomplete: AtomicU64,
@@ -120,6 +123,7 @@ impl Room {
             foreign: counters.foreign.load(Relaxed),
             over_budget: counters.over_budget.load(Relaxed),
             remembered_refusals: counters.remembered_refusals.load(Relaxed),
+            newcomers_refused: counters.newcomers_refused.load(Relaxed),
             minted: counters.minted.load(Relaxed),
             unstored: counters.unstored.load(Relaxed),
             incomplete: counters.incomplete.load(Relaxed),

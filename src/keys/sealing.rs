@@ -7,6 +7,7 @@
 use super::lease::Lease;
 use super::{Failure, Key, SealError};
 use crate::dek::{Scope, SealingKey};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -51,6 +52,8 @@ pub struct Rotor {
     state: RwLock<State>,
     /// Since the last renewal.
     used: AtomicBool,
+    /// It was in use for a whole lease, and the KMS agreed again.
+    established: AtomicBool,
     /// Milliseconds on the room's clock.
     last_used: AtomicU64,
     /// Something is under way; a hint that spares the lock.
@@ -108,6 +111,7 @@ impl Rotor {
             durable,
             state: RwLock::default(),
             used: AtomicBool::new(false),
+            established: AtomicBool::new(false),
             last_used: AtomicU64::new(0),
             busy: AtomicBool::new(false),
         }
@@ -230,6 +234,7 @@ impl Rotor {
     /// successor is due.
     pub fn renew(&self, lease: Lease, superseded: bool, now: Instant) {
         self.used.store(false, Relaxed);
+        self.established.store(true, Relaxed);
         if let Some(current) = &mut self.state_mut().current {
             current.lease = lease;
             if superseded {
@@ -420,35 +425,43 @@ impl Rotors {
             .map(|rotor| rotor.take_at(now, clock_ms, values))
     }
 
-    /// The rotor of a scope, made if need be. When all places are taken the least recently used idle ones go. None: none
-    /// is idle.
-    pub fn get_or_make(&self, key: &Arc<Key>, scope: &Scope, clock_ms: u64) -> Option<Arc<Rotor>> {
+    /// The rotor of a scope, made if need be. When all places are taken, idle ones go: see [`victims`].
+    pub fn get_or_make(
+        &self,
+        key: &Arc<Key>,
+        scope: &Scope,
+        now: Instant,
+        clock_ms: u64,
+    ) -> Result<Arc<Rotor>, SealError> {
         if let Some(rotor) = self.read().get(scope) {
-            return Some(Arc::clone(rotor));
+            return Ok(Arc::clone(rotor));
         }
         let _one_at_a_time = self.evicting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut map = self.write();
-        if map.len() >= self.scopes_max && !map.contains_key(scope) {
-            let mut idle: Vec<(u64, Scope)> = map
-                .iter()
-                .filter(|(_, rotor)| rotor.is_idle())
-                .map(|(scope, rotor)| (rotor.last_used.load(Relaxed), scope.clone()))
-                .collect();
-            let surplus = (self.scopes_max / EVICTED_PART).max(1).min(idle.len());
-            if surplus == 0 {
-                return None;
+        if let Some(rotor) = map.get(scope) {
+            return Ok(Arc::clone(rotor));
+        }
+        // Before anybody makes place for it: a name that is not admitted costs nothing.
+        if scope.tenant.is_some() {
+            key.newcomers.admit_at(now).map_err(|left| SealError {
+                failure: Failure::Newcomers,
+                retry_after: Some(left),
+            })?;
+        }
+        if map.len() >= self.scopes_max {
+            let victims = victims(&map, (self.scopes_max / EVICTED_PART).max(1));
+            if victims.is_empty() {
+                return Err(SealError::of(Failure::Crowded));
             }
-            idle.select_nth_unstable_by_key(surplus - 1, |(last_used, _)| *last_used);
-            for (_, scope) in &idle[..surplus] {
+            for scope in &victims {
                 map.remove(scope);
             }
         }
-        let rotor = map.entry(scope.clone()).or_insert_with(|| {
-            let rotor = Rotor::new(Arc::clone(key), scope.clone(), self.durable);
-            rotor.last_used.store(clock_ms, Relaxed);
-            Arc::new(rotor)
-        });
-        Some(Arc::clone(rotor))
+        let rotor = Rotor::new(Arc::clone(key), scope.clone(), self.durable);
+        rotor.last_used.store(clock_ms, Relaxed);
+        let rotor = Arc::new(rotor);
+        map.insert(scope.clone(), Arc::clone(&rotor));
+        Ok(rotor)
     }
 
     pub fn get(&self, scope: &Scope) -> Option<Arc<Rotor>> {
@@ -467,5 +480,69 @@ impl Rotors {
                 || rotor.current().is_some()
                 || !rotor.is_idle()
         });
+    }
+}
+
+/// Who makes place: at most `surplus` idle rotors. Newcomers before any that outlived a lease in use, which go only when
+/// there are no newcomers; of the most crowded key first, so that one key's tenants do not drive out another's; then the
+/// least recently used.
+fn victims(map: &HashMap<Scope, Arc<Rotor>>, surplus: usize) -> Vec<Scope> {
+    let mut of_key: HashMap<&str, usize> = HashMap::new();
+    for scope in map.keys() {
+        *of_key.entry(&scope.key).or_default() += 1;
+    }
+    let idle = map.iter().filter(|(_, rotor)| rotor.is_idle());
+    let mut ranked: Vec<_> = idle
+        .map(|(scope, rotor)| {
+            let established = rotor.established.load(Relaxed);
+            let crowd = of_key.get(&*scope.key).copied().unwrap_or_default();
+            let rank = (established, Reverse(crowd), rotor.last_used.load(Relaxed));
+            (rank, scope)
+        })
+        .collect();
+    if ranked.iter().any(|((established, ..), _)| !established) {
+        ranked.retain(|((established, ..), _)| !established);
+    }
+    let surplus = surplus.min(ranked.len());
+    if surplus > 0 {
+        ranked.select_nth_unstable_by_key(surplus - 1, |(rank, _)| *rank);
+    }
+    ranked[..surplus]
+        .iter()
+        .map(|(_, scope)| (*scope).clone())
+        .collect()
+}
+
+/// How many tenants that have no DEK may get one: so many a second, and some at once, for an agent that has just started.
+pub struct Newcomers {
+    per_second: u32,
+    state: Mutex<(f64, Option<Instant>)>,
+}
+
+/// What may come at once, in seconds' worth.
+const AT_ONCE_SECONDS: u32 = 20;
+
+impl Newcomers {
+    pub fn new(per_second: u32) -> Newcomers {
+        Newcomers {
+            per_second: per_second.max(1),
+            state: Mutex::new((f64::from(per_second.max(1) * AT_ONCE_SECONDS), None)),
+        }
+    }
+
+    /// Errors: not before this time has passed.
+    pub fn admit_at(&self, now: Instant) -> Result<(), Duration> {
+        let rate = f64::from(self.per_second);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (left, since) = &mut *state;
+        let passed = since.map_or(0.0, |since| (now - since).as_secs_f64());
+        *left = (*left + passed * rate).min(rate * f64::from(AT_ONCE_SECONDS));
+        *since = Some(now);
+        if *left >= 1.0 {
+            *left -= 1.0;
+            Ok(())
+        } else {
+            Err(Duration::from_secs_f64((1.0 - *left) / rate))
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::calls::{Kek, Line};
 use super::lease::Terms;
+use super::sealing::Newcomers;
 use super::{Observe, Unobserved};
 use crate::arena::Arena;
 use crate::kms::{Kms, Random};
@@ -71,6 +72,8 @@ pub struct Settings {
     pub opening_max: u64,
     /// Key names and tenants that seal at a time.
     pub scopes_max: usize,
+    /// Tenants without a DEK that may get one, per second and key; twenty times as many at once.
+    pub newcomers_per_second: u32,
     /// Uncached records that one body may ask for.
     pub keys_per_body_max: usize,
     /// Calls under way at a time, to each KMS.
@@ -99,6 +102,7 @@ impl Settings {
             observe: Arc::new(Unobserved),
             opening_max: 8_192,
             scopes_max: 4_096,
+            newcomers_per_second: 50,
             keys_per_body_max: 256,
             calls_max: 20,
             waiting_max: 4_096,
@@ -136,6 +140,8 @@ pub struct Key {
     pub need: Need,
     /// Those of `seal_with`, then those of `open_also`.
     pub keks: Vec<Arc<Kek>>,
+    /// How many of its tenants may be new.
+    pub(super) newcomers: Newcomers,
     /// Counts purges by hand: what was asked before one is not kept after it.
     pub(super) purges: AtomicU64,
 }
@@ -247,6 +253,7 @@ pub(super) fn check_keys(
             seal_with: of_key[..key.seal_with.len()].to_vec(),
             need: key.need,
             keks: of_key,
+            newcomers: Newcomers::new(settings.newcomers_per_second),
             purges: AtomicU64::new(0),
         };
         if keys.insert(Arc::clone(name), Arc::new(built)).is_some() {

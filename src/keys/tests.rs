@@ -16,6 +16,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::time::advance;
 
 mod several;
+mod tenants;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -851,7 +852,10 @@ async fn a_hit_is_for_its_kid_only() {
 
 #[tokio::test(start_paused = true)]
 async fn invented_tenants_stay_within_bounds() {
-    let (keys, fake) = room_with(|settings| settings.scopes_max = 64);
+    let (keys, fake) = room_with(|settings| {
+        settings.scopes_max = 64;
+        settings.newcomers_per_second = 1_000;
+    });
     fake.set_latency(Duration::ZERO);
     let tenant = |name: &str| sealing_in(scope("cards", Some(name)), 1);
     keys.fetch(&tenant("real")).await.unwrap();

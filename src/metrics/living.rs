@@ -2,8 +2,8 @@
 
 use super::table::{
     CERTIFICATES_REFUSED, CONNECTIONS, DATA_KEYS, HITS, IN_FLIGHT, INCOMPLETE, LINES_DROPPED,
-    MEMORY_LOCKED, MINTED, MISSES, NOT_RENEWED, POLICY, POLICY_LOADED, POLICY_RELOADS, PURGED,
-    READY, REFUSED_RECORDS, RENEWED, SURVIVAL, UNSTORED,
+    MEMORY_LOCKED, MINTED, MISSES, NEWCOMERS_REFUSED, NOT_RENEWED, POLICY, POLICY_LOADED,
+    POLICY_RELOADS, PURGED, READY, REFUSED_RECORDS, RENEWED, SURVIVAL, UNSTORED,
 };
 use super::{Kind, Row};
 use crate::keys::Keys;
@@ -175,6 +175,7 @@ impl Collector for Living {
             (&MINTED, now.minted),
             (&UNSTORED, now.unstored),
             (&INCOMPLETE, now.incomplete_deks),
+            (&NEWCOMERS_REFUSED, now.newcomers_refused),
             (&RENEWED, now.renewed),
             (&NOT_RENEWED, now.not_renewed),
             (&PURGED, now.purged),

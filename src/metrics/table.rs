@@ -96,6 +96,8 @@ rows! {
         "Those of them that travel in tokens because the store could not be written"
     INCOMPLETE Gauge "fieldveil_data_keys_incomplete" []
         "Data keys that seal and that not all KEKs in `seal_with` have wrapped: what they seal now hangs on fewer KMSs"
+    NEWCOMERS_REFUSED Counter "fieldveil_new_tenants_refused_total" []
+        "Requests refused with `new-tenants`: more tenants without a data key came at a time than `limits.new_tenants` allows"
     RENEWED Counter "fieldveil_leases_renewed_total" []
         "Leases that the KMS extended"
     NOT_RENEWED Counter "fieldveil_leases_not_renewed_total" []

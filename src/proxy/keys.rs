@@ -36,6 +36,7 @@ impl From<KeysError> for Error {
             NoKey::Store(store::Failure::Unreachable) => Code::StoreUnreachable,
             NoKey::Store(_) | NoKey::Durable(_) => Code::StoreRefused,
             NoKey::UnknownKey => Code::KeysMissing,
+            NoKey::Newcomers => Code::NewTenants,
             NoKey::TooMany => Code::TooMany,
         };
         code.because(error.to_string())

@@ -465,6 +465,7 @@ fn limits(file: &SettingsFile) -> Limits {
         // One body must fit.
         held_total: count(words.held_total, default.held_total).max(held_body),
         keys_per_body: count(words.keys_per_body, default.keys_per_body),
+        new_tenants: count(words.new_tenants, default.new_tenants),
         in_flight: count(words.in_flight, default.in_flight),
         connections: count(words.connections, default.connections),
         streams: words.streams.map_or(default.streams, |streams| {

@@ -65,6 +65,7 @@ pub(super) struct LimitWords {
     pub held_body: Option<u64>,
     pub held_total: Option<u64>,
     pub keys_per_body: Option<u64>,
+    pub new_tenants: Option<u64>,
     pub in_flight: Option<u64>,
     pub connections: Option<u64>,
     pub streams: Option<u64>,
@@ -393,6 +394,7 @@ fn limits(node: &Node, findings: &mut Findings<'_>) -> LimitWords {
             findings.integer(node, &format!("`{word}`"), range)
         };
     let keys_per_body = number("keys_per_body", 1..=4096, findings);
+    let new_tenants = number("new_tenants", 1..=100_000, findings);
     let in_flight = number("in_flight", 1..=1_000_000, findings);
     let connections = number("connections", 1..=1_000_000, findings);
     let streams = number("streams", 1..=1000, findings);
@@ -418,6 +420,7 @@ fn limits(node: &Node, findings: &mut Findings<'_>) -> LimitWords {
         held_body,
         held_total,
         keys_per_body,
+        new_tenants,
         in_flight,
         connections,
         streams,

@@ -1,7 +1,7 @@
 //! What operators see: readiness, metrics, the admin API, the log.
 
 use crate::harness::{
-    JSON, ORDER, Place, Program, Upstream, ask, connect, get, post, read_answer, run,
+    JSON, ORDER, Place, Program, Upstream, ask, command, connect, done, get, post, read_answer, run,
 };
 use fieldveil::app::{App, Given, Running};
 use fieldveil::kms::fake::Fake;
@@ -110,6 +110,46 @@ fn the_admin_api_wants_its_token() {
         err.contains("the admin API was asked to") && !err.contains(&token(&place)),
         "{err}"
     );
+}
+
+#[test]
+fn the_command_line_asks_a_running_agent_about_its_keys() {
+    let (place, upstream) = (Place::new(), Upstream::start());
+    let data = place.path("data");
+    let mut agent = Program::start(&mut run(&upstream.url(), &data, &[]));
+    let out = agent.address("out");
+    let admin = agent.address("admin").to_string();
+    assert_eq!(post(out, "/", ORDER).status, 200);
+    let data = data.to_str().expect("a path");
+    let keys = |line: &[&str]| {
+        let line = [&["keys"], line, &["--admin", &*admin]].concat();
+        done(&mut command(line))
+    };
+    let (code, table, _) = keys(&["status", "--data-dir", data]);
+    assert!(code == 0 && table.contains("default"), "{table}");
+    let (code, json, _) = keys(&["status", "--data-dir", data, "--output", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let seal = &json["keys"][0]["seal"];
+    assert_eq!((code, &seal["data_keys"]), (0, &1.into()));
+    assert!(seal["survives_ms"].as_u64().expect("a time") > 20 * 60 * 1000);
+    let (code, purged, _) = keys(&["purge", "default", "--data-dir", data]);
+    assert_eq!(
+        (code, &*purged),
+        (0, "let go of 2 data keys of `default`\n")
+    );
+
+    let (code, _, err) = keys(&["purge", "nobody", "--data-dir", data]);
+    assert!(code == 65 && err.contains("no key of this name"), "{err}");
+    assert_eq!(keys(&["purge", "a/../b", "--data-dir", data]).0, 64);
+    let wrong = place.write("wrong", "wrong-wrong-wrong-wrong");
+    std::fs::set_permissions(&wrong, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let wrong = wrong.to_str().expect("a path");
+    let (code, _, err) = keys(&["status", "--token-file", wrong]);
+    assert!(code == 78 && !err.contains("wrong-wrong"), "{err}");
+    assert_eq!(keys(&["status"]).0, 64, "without a token");
+    agent.terminate();
+    let (code, _, err) = keys(&["status", "--data-dir", data]);
+    assert!(code == 69 && err.contains(&*admin), "{err}");
 }
 
 #[test]
