@@ -25,9 +25,9 @@ use crate::listener::{self, Gauges, Listener, Patience, Socket};
 use crate::metrics::{Listening, Metrics, Reading};
 use crate::policy::Policies;
 use crate::proxy::{self, Proxy};
-use crate::settings::{self, Bind, PolicySource, Settings};
+use crate::settings::{self, Bind, Destination, PolicySource, Settings};
 use crate::tls::Identity;
-use crate::upstream::{OwnAddresses, Upstream};
+use crate::upstream::{OwnAddresses, Upstream, Upstreams};
 use prepare::{Prepared, prepare};
 use reload::{Reloader, Reloading, Trigger};
 use std::collections::HashMap;
@@ -246,7 +246,7 @@ impl Running {
             tracing::info!(
                 listener = &**name,
                 address = %shown,
-                upstream = &*listener.upstream,
+                upstream = %shown_upstreams(&listener.upstream),
                 "listening"
             );
             gauges.push((Arc::clone(name), serving.gauges()));
@@ -398,6 +398,14 @@ impl Drop for Over {
     }
 }
 
+/// For the log: the upstreams' names, each once.
+fn shown_upstreams(destination: &Destination) -> String {
+    let mut names: Vec<&str> = destination.names().iter().map(|name| &***name).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join(", ")
+}
+
 /// By the listener's name.
 type Roads = Vec<(Arc<str>, Arc<Proxy>)>;
 
@@ -412,15 +420,23 @@ fn roads(
     let mut roads = Vec::new();
     for listener in &settings.listeners {
         let name = &listener.name;
-        let upstream = upstreams.get(&listener.upstream).cloned().ok_or_else(|| {
-            StartError::Settings(
-                format!(
-                    "the listener `{name}` has no upstream `{}`",
-                    listener.upstream
-                ),
-                "correct `listeners` in the settings".to_owned(),
-            )
-        })?;
+        let named = |upstream: &Arc<str>| {
+            upstreams.get(upstream).cloned().ok_or_else(|| {
+                StartError::Settings(
+                    format!("the listener `{name}` has no upstream `{upstream}`"),
+                    "correct `listeners` in the settings".to_owned(),
+                )
+            })
+        };
+        let upstream = match &listener.upstream {
+            Destination::One(one) => Upstreams::from(named(one)?),
+            Destination::ByHost(hosts) => {
+                let hosts = hosts
+                    .iter()
+                    .map(|(host, name)| Ok((host.clone(), named(name)?)));
+                Upstreams::by_host(hosts.collect::<Result<_, StartError>>()?)
+            }
+        };
         let limits = proxy::Limits {
             held_body: settings.limits.held_body,
             held_total: settings.limits.held_total,

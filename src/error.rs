@@ -129,6 +129,8 @@ codes! {
         "Remove the Expect header."
     ConnectionField "connection-field" 400 Client "The Connection header names a field that must reach the upstream"
         "Name only hop-by-hop fields in Connection (RFC 9110 section 7.6.1)."
+    HostUnknown "host-unknown" 421 Client "No upstream of this listener is for the request's host"
+        "Send the Host of a service that the listener's `upstreams` name."
     Loop "loop" 508 Client "The request has passed this agent before"
         "Point the upstream at the service, not at an agent."
     Busy "busy" 503 Internal "The agent has as many requests in flight as it may have"

@@ -22,7 +22,7 @@ use crate::entropy;
 use crate::error::{Code, Error};
 use crate::policy::Policies;
 use crate::transform::{Heads, Message, Spot, Tally, plan_message};
-use crate::upstream::Upstream;
+use crate::upstream::Upstreams;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response, Version};
@@ -76,10 +76,10 @@ struct InForce {
     sink: Arc<dyn Observe>,
 }
 
-/// One listener's road to its upstream.
+/// One listener's road to its upstreams.
 pub struct Proxy {
     listener: Arc<str>,
-    upstream: Upstream<Body>,
+    upstreams: Upstreams<Body>,
     in_force: ArcSwap<InForce>,
     keys: Arc<dyn KeySource>,
     limits: Limits,
@@ -93,7 +93,7 @@ impl Proxy {
     /// `listener`: its name, for records. `sink` is told of every access.
     pub fn new(
         listener: impl Into<Arc<str>>,
-        upstream: Upstream<Body>,
+        upstreams: impl Into<Upstreams<Body>>,
         policies: Arc<Policies>,
         keys: Arc<dyn KeySource>,
         limits: Limits,
@@ -101,7 +101,7 @@ impl Proxy {
     ) -> Proxy {
         Proxy {
             listener: listener.into(),
-            upstream,
+            upstreams: upstreams.into(),
             in_force: ArcSwap::from_pointee(InForce { policies, sink }),
             keys,
             limits,
@@ -188,7 +188,8 @@ impl Proxy {
             headers::join_cookies(&mut head.headers);
         }
         headers::arrive(&head.method, &mut head.headers, &self.pseudonym).map_err(early)?;
-        let way = route::take(policies, &head, self.upstream.authority(), record).map_err(early)?;
+        let upstream = self.upstreams.of(&head).map_err(early)?;
+        let way = route::take(policies, &head, upstream.authority(), record).map_err(early)?;
 
         // Outward: nothing goes up before the whole body is known to be what the policy wants it to be.
         let mut body = match &way {
@@ -201,8 +202,8 @@ impl Proxy {
             headers::ask_for_readable(&mut head.headers);
         }
         let via = self.pseudonym.via(version);
-        headers::send(&mut head.headers, via, self.upstream.host());
-        if self.upstream.is_multiplexed() {
+        headers::send(&mut head.headers, via, upstream.host());
+        if upstream.is_multiplexed() {
             headers::send_multiplexed(&mut head.headers);
         }
         let method = head.method.clone();
@@ -210,7 +211,7 @@ impl Proxy {
         let progress = body.progress();
         let sent_some = !body.is_end_stream();
         let request = Request::from_parts(head, body);
-        let sent = record.waiting(self.upstream.send(request, &progress)).await;
+        let sent = record.waiting(upstream.send(request, &progress)).await;
         let sent = sent.map_err(|error| match progress.is_stalled() {
             true => Error::from(Code::BodyTimeout).closing(),
             false => blame(exchange, error),
@@ -228,7 +229,7 @@ impl Proxy {
             &mut head.headers,
             head.status,
             &method,
-            self.upstream.authority(),
+            upstream.authority(),
         );
         let elsewhere = headers::leads_elsewhere(&head.headers, head.status);
         if let Some(way) = &way
@@ -239,7 +240,9 @@ impl Proxy {
         }
         let body = match &way {
             Some(way) if !way.rules(Side::Response).is_empty() => {
-                self.inward(way, &method, &mut head, body, record).await?
+                let patience = upstream.patience();
+                self.inward(way, &method, &mut head, body, patience, record)
+                    .await?
             }
             _ => Body::stream(body),
         };

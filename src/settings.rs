@@ -18,6 +18,7 @@ mod written;
 use crate::diagnostic::{Diagnostic, Source, Span, did_you_mean, quoted};
 use crate::keys::Need;
 use crate::marked::{self, Findings};
+use crate::policy::HostPattern;
 use checked::Purpose;
 use std::fmt;
 use std::io;
@@ -135,19 +136,38 @@ impl Default for Reload {
     }
 }
 
-/// A reverse listener: everything that arrives goes to one upstream.
+/// A reverse listener: everything that arrives goes to its upstream, or to the one that is for the request's host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// In records and metrics; unique.
     pub name: Arc<str>,
     /// Where it listens.
     pub bind: Bind,
-    /// The name of one of the upstreams.
-    pub upstream: Arc<str>,
+    /// Where requests go.
+    pub upstream: Destination,
     /// TLS on every connection, with this certificate.
     pub tls: Option<TlsFiles>,
     /// Whether HTTP/2 is spoken, too.
     pub http2: bool,
+}
+
+/// Where a listener's requests go, by names of upstreams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// All to one.
+    One(Arc<str>),
+    /// By the host that a request is for; one for none of these is refused. Not empty.
+    ByHost(Vec<(HostPattern, Arc<str>)>),
+}
+
+impl Destination {
+    /// The names of the upstreams, in the order of the file; one may come twice.
+    pub fn names(&self) -> Vec<&Arc<str>> {
+        match self {
+            Destination::One(name) => vec![name],
+            Destination::ByHost(hosts) => hosts.iter().map(|(_, name)| name).collect(),
+        }
+    }
 }
 
 /// A certificate chain and its private key, each in a file of PEM.

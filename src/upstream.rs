@@ -6,9 +6,11 @@
 
 mod addresses;
 mod connect;
+mod hosts;
 mod tls;
 
 pub use addresses::OwnAddresses;
+pub use hosts::Upstreams;
 pub use tls::Roots;
 
 use crate::error::{Code, Error};

@@ -12,6 +12,8 @@ mod framing;
 mod harness;
 #[path = "heads/mod.rs"]
 mod heads;
+#[path = "road/hosts.rs"]
+mod hosts;
 #[path = "road/life.rs"]
 mod life;
 #[path = "road/logs.rs"]

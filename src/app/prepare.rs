@@ -114,15 +114,18 @@ pub fn bound(
 
 /// A policy that names other hosts than the upstreams would protect nothing, and every answer would be 200.
 pub fn check_coverage(settings: &Settings, policies: &Policies) -> Result<(), StartError> {
-    let mut missed = Vec::new();
+    let (mut missed, mut all) = (Vec::new(), 0);
     for listener in &settings.listeners {
-        let upstream = settings.upstream(&listener.upstream);
-        let host = upstream.map(|upstream| upstream.url.authority());
-        if let Some(host) = host.filter(|host| !policies.names(host)) {
-            missed.push((&listener.name, host));
+        for name in listener.upstream.names() {
+            let upstream = settings.upstream(name);
+            let host = upstream.map(|upstream| upstream.url.authority());
+            all += 1;
+            if let Some(host) = host.filter(|host| !policies.names(host)) {
+                missed.push((&listener.name, host));
+            }
         }
     }
-    if !missed.is_empty() && missed.len() == settings.listeners.len() {
+    if !missed.is_empty() && missed.len() == all {
         let hosts: Vec<_> = missed.iter().map(|(_, host)| host.as_str()).collect();
         return Err(StartError::Settings(
             format!("no route of the policies is for {}: nothing would be sealed", hosts.join(" or ")),

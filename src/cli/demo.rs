@@ -17,7 +17,8 @@ use crate::kms::keyring::Keyring;
 use crate::kms::{Kms, os_random};
 use crate::policy::{Policies, Policy};
 use crate::settings::{
-    Bind, Ca, Limits, Listener, Log, PolicySource, Reload, Settings, Speak, Upstream, Url,
+    Bind, Ca, Destination, Limits, Listener, Log, PolicySource, Reload, Settings, Speak, Upstream,
+    Url,
 };
 use crate::telemetry;
 use api::Api;
@@ -152,7 +153,7 @@ fn settings(upstream: SocketAddr) -> Settings {
         listeners: vec![Listener {
             name: "demo".into(),
             bind: Bind::Tcp(ANYWHERE),
-            upstream: "orders".into(),
+            upstream: Destination::One("orders".into()),
             tls: None,
             http2: true,
         }],

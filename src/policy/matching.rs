@@ -403,6 +403,18 @@ impl HostPattern {
         port && name
     }
 
+    /// Whether a request for `host` (a name or an address, and perhaps a port) goes where this leads. More narrow than
+    /// what a route takes: a request that states no port does not mean any.
+    pub fn leads(&self, host: &str) -> bool {
+        let host = Host::parse(host);
+        self.takes(&host) && (self.port.is_none() || self.port == host.port)
+    }
+
+    /// Orders patterns that take one host: the smaller says more exactly what it means.
+    pub fn width(&self) -> (bool, bool) {
+        (self.any_label, self.port.is_none())
+    }
+
     fn takes(&self, host: &Host<'_>) -> bool {
         // A request that states no port may mean any.
         let port = self.port.is_none() || host.port.is_none() || self.port == host.port;

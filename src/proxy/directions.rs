@@ -15,6 +15,7 @@ use crate::transform::{Heads, Shape};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, request, response};
 use hyper::body::Body as _;
+use std::time::Duration;
 
 impl Proxy {
     /// A request's body under a route's rules: rewritten, or refused before a byte of it went on. An opening route
@@ -114,16 +115,20 @@ impl Proxy {
         Ok(Arrived::Held(held))
     }
 
-    /// An answer's body under a route's rules. What cannot be read passes sealed, unless the route seals it.
+    /// An answer's body under a route's rules. What cannot be read passes sealed, unless the route seals it. `patience`:
+    /// for the whole of it to come, where it is held.
     pub(super) async fn inward(
         &self,
         way: &Way<'_>,
         method: &Method,
         head: &mut response::Parts,
         incoming: Arriving,
+        patience: Duration,
         record: &mut Record,
     ) -> Result<Body, Error> {
-        let arrived = self.answered(way, method, head, incoming, record).await?;
+        let arrived = self
+            .answered(way, method, head, incoming, patience, record)
+            .await?;
         self.go_on(way, Side::Response, head.into(), arrived, record)
             .await
     }
@@ -135,6 +140,7 @@ impl Proxy {
         method: &Method,
         head: &mut response::Parts,
         incoming: Arriving,
+        patience: Duration,
         record: &mut Record,
     ) -> Result<Arrived, Error> {
         let rules = way.rules(Side::Response);
@@ -169,12 +175,7 @@ impl Proxy {
             return Ok(Arrived::Passing(Body::stream(incoming)));
         }
         let held = match record
-            .waiting(hold(
-                incoming,
-                self.limits.held_body,
-                self.upstream.patience(),
-                &self.room,
-            ))
+            .waiting(hold(incoming, self.limits.held_body, patience, &self.room))
             .await
         {
             Ok(held) => held,

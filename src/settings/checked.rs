@@ -5,9 +5,9 @@ use super::keys::{KeyWords, KmsWords, UnlockWords};
 use super::overlay::{address_flag, flag_environment, flag_finding, flag_listener, flag_upstream};
 use super::written::{AdminWords, ListenerWords, SettingsFile};
 use super::{
-    ADMIN_TOKEN_VARIABLE, Admin, Bind, GRACE_DEFAULT, Kek, Key, Keyring, Kms, LEASE_DEFAULT,
-    LOCAL_KMS, Limits, Listener, Log, Overrides, PASSPHRASE_VARIABLE, PolicySource, ROTATE_DEFAULT,
-    Secret, Settings, Unlock, Upstream,
+    ADMIN_TOKEN_VARIABLE, Admin, Bind, Destination, GRACE_DEFAULT, Kek, Key, Keyring, Kms,
+    LEASE_DEFAULT, LOCAL_KMS, Limits, Listener, Log, Overrides, PASSPHRASE_VARIABLE, PolicySource,
+    ROTATE_DEFAULT, Secret, Settings, Unlock, Upstream,
 };
 use crate::diagnostic::{Span, did_you_mean, quoted};
 use crate::marked::{Findings, Marked};
@@ -401,20 +401,28 @@ fn listeners(file: &SettingsFile, findings: &mut Findings<'_>) -> Vec<Listener> 
             .map(String::as_str)
             .chain(made)
             .collect();
-        if !known.contains(&words.upstream.value.as_str()) {
-            let message = format!("there is no upstream {}", quoted(&words.upstream.value));
-            let hint = did_you_mean(&words.upstream.value, known.iter().copied());
-            findings.report(
-                findings
-                    .source
-                    .diagnostic("unknown-upstream", words.upstream.span, message)
-                    .maybe_hint(hint),
-            );
+        let mut upstream = Destination::ByHost(Vec::new());
+        for (host, name) in &words.upstreams {
+            if !known.contains(&name.value.as_str()) {
+                let message = format!("there is no upstream {}", quoted(&name.value));
+                let hint = did_you_mean(&name.value, known.iter().copied());
+                findings.report(
+                    findings
+                        .source
+                        .diagnostic("unknown-upstream", name.span, message)
+                        .maybe_hint(hint),
+                );
+            }
+            let name = name.value.as_str().into();
+            match (host, &mut upstream) {
+                (Some(host), Destination::ByHost(hosts)) => hosts.push((host.clone(), name)),
+                _ => upstream = Destination::One(name),
+            }
         }
         all.push(Listener {
             name: words.name.value.as_str().into(),
             bind: words.bind.value.clone(),
-            upstream: words.upstream.value.as_str().into(),
+            upstream,
             tls: words.tls.clone(),
             http2: words.http2.unwrap_or(true),
         });

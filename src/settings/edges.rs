@@ -1,13 +1,16 @@
 //! How connections come in and go out: where a listener listens, TLS on either side, versions of HTTP.
 
-use super::written::{path, socket_address};
+use super::written::{bounded, path, socket_address};
 use super::{Ca, Speak, TlsFiles};
 use crate::diagnostic::quoted;
-use crate::marked::{Findings, Marked, Node};
+use crate::marked::{Fields, Findings, Marked, Node};
+use crate::policy::HostPattern;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+/// Hosts of one listener.
+const HOSTS_MAX: usize = 256;
 /// Bytes of a Unix socket's path that every system takes.
 const UNIX_PATH_BYTES_MAX: usize = 107;
 /// A Unix socket's permissions: its own user's alone.
@@ -116,6 +119,53 @@ pub(super) fn socket_mode(node: &Node, findings: &mut Findings<'_>) -> Option<Ma
             None
         }
     }
+}
+
+/// A listener's `upstream`, or its `upstreams` by host.
+pub(super) fn destination(
+    fields: &mut Fields<'_>,
+    findings: &mut Findings<'_>,
+) -> Option<Vec<(Option<HostPattern>, Marked<String>)>> {
+    let Some(hosts) = fields.take("upstreams") else {
+        let node = fields.require("upstream", findings)?;
+        let name = findings.text(node, "`upstream`")?;
+        return Some(vec![(None, name)]);
+    };
+    if let Some(one) = fields.take("upstream") {
+        findings.at_with_hint(
+            "conflict",
+            one.span,
+            "a listener has either `upstream` or `upstreams`",
+            "keep one of them",
+        );
+        return None;
+    }
+    let entries = findings.entries(hosts, "`upstreams`");
+    bounded(entries.len(), HOSTS_MAX, hosts.span, "hosts", findings);
+    if entries.is_empty() {
+        findings.at_with_hint(
+            "missing-word",
+            hosts.span,
+            "`upstreams` names no host",
+            "for example upstreams: {api.example.com: api, \"*.partner.example\": partner}",
+        );
+        return None;
+    }
+    let mut found: Vec<(Option<HostPattern>, Marked<String>)> = Vec::new();
+    for entry in entries.iter().take(HOSTS_MAX) {
+        let name = findings.text(&entry.node, "an upstream's name");
+        match HostPattern::parse(&entry.key) {
+            Ok(host) => {
+                if found.iter().any(|(known, _)| known.as_ref() == Some(&host)) {
+                    let message = format!("{} is there already", quoted(&entry.key));
+                    findings.at("duplicate-host", entry.key_span, message);
+                }
+                found.extend(name.map(|name| (Some(host), name)));
+            }
+            Err(wrong) => findings.at("bad-host", entry.key_span, wrong),
+        }
+    }
+    Some(found)
 }
 
 /// A listener's `tls`: both files.

@@ -163,7 +163,7 @@ pub(super) fn flag_listener(
             file.listeners.push(ListenerWords {
                 name,
                 bind,
-                upstream,
+                upstreams: vec![(None, upstream)],
                 tls: None,
                 http2: None,
             });

@@ -102,7 +102,10 @@ fn flags_alone_are_enough() {
     })
     .unwrap();
     assert_eq!(settings.listeners[0].bind.to_string(), "127.0.0.1:8080");
-    assert_eq!(*settings.listeners[0].upstream, *settings.upstreams[0].name);
+    assert_eq!(
+        settings.listeners[0].upstream,
+        Destination::One(Arc::clone(&settings.upstreams[0].name))
+    );
     assert_eq!(
         settings.policy,
         PolicySource::Flags {

@@ -1,12 +1,15 @@
 //! The settings file word by word: which words stand where, and of which kind their values are.
 
 use super::amount::{duration, show_duration, show_size, size};
-use super::edges::{UpstreamTls, listener_tls, place, socket_mode, speak, upstream_tls};
+use super::edges::{
+    UpstreamTls, destination, listener_tls, place, socket_mode, speak, upstream_tls,
+};
 use super::keys::{KeyWords, KmsWords, key, kms};
 use super::store::store;
 use super::{Bind, LogFormat, LogLevel, Reload, Speak, Store, TlsFiles, Url};
 use crate::diagnostic::{Span, quoted};
 use crate::marked::{Fields, Findings, Marked, Node, Value, not_built};
+use crate::policy::HostPattern;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -40,7 +43,8 @@ pub(super) struct SettingsFile {
 pub(super) struct ListenerWords {
     pub name: Marked<String>,
     pub bind: Marked<Bind>,
-    pub upstream: Marked<String>,
+    /// One without a host, or any number with.
+    pub upstreams: Vec<(Option<HostPattern>, Marked<String>)>,
     pub tls: Option<TlsFiles>,
     pub http2: Option<bool>,
 }
@@ -288,9 +292,7 @@ fn listener(node: &Node, base: &Path, findings: &mut Findings<'_>) -> Option<Lis
             None => {}
         }
     }
-    let upstream = fields
-        .require("upstream", findings)
-        .and_then(|node| findings.text(node, "`upstream`"));
+    let upstreams = destination(&mut fields, findings);
     let tls = fields
         .take("tls")
         .and_then(|node| listener_tls(node, base, findings));
@@ -302,7 +304,7 @@ fn listener(node: &Node, base: &Path, findings: &mut Findings<'_>) -> Option<Lis
     Some(ListenerWords {
         name: name?,
         bind: bind?,
-        upstream: upstream?,
+        upstreams: upstreams?,
         tls,
         http2,
     })

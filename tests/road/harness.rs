@@ -6,9 +6,9 @@ use fieldveil::dek::{
 };
 use fieldveil::error::{Code, Error};
 use fieldveil::listener::{self, Gauges, Listener, Socket};
-use fieldveil::policy::{Policies, Policy};
+use fieldveil::policy::{HostPattern, Policies, Policy};
 use fieldveil::proxy::{KeySource, Limits, Proxy};
-use fieldveil::upstream::{self, OwnAddresses, Upstream};
+use fieldveil::upstream::{self, OwnAddresses, Upstream, Upstreams};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -426,6 +426,8 @@ pub struct Setup {
     pub listener: listener::Settings,
     pub limits: Limits,
     pub upstream: upstream::Settings,
+    /// Instead of the one upstream for all requests: those of these hosts.
+    pub hosts: Vec<(&'static str, SocketAddr)>,
     pub own: OwnAddresses,
 }
 
@@ -438,6 +440,7 @@ impl Setup {
             listener: listener::Settings::default(),
             limits: Limits::default(),
             upstream: upstream::Settings::new(url),
+            hosts: Vec::new(),
             own: OwnAddresses::default(),
         }
     }
@@ -461,11 +464,21 @@ impl Setup {
             .address()
             .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
         self.own.add(address);
-        let upstream = Upstream::new(self.upstream, self.own).expect("an upstream");
+        let made = |settings| Upstream::new(settings, self.own.clone()).expect("an upstream");
+        let upstreams = if self.hosts.is_empty() {
+            Upstreams::from(made(self.upstream))
+        } else {
+            let hosts = self.hosts.iter().map(|(host, address)| {
+                let url = format!("http://{address}").parse().expect("a URL");
+                let host = HostPattern::parse(host).expect("a host");
+                (host, made(upstream::Settings::new(url)))
+            });
+            Upstreams::by_host(hosts.collect())
+        };
         let (records, keys) = (Arc::new(Records::default()), Arc::new(OneKey::default()));
         let proxy = Proxy::new(
             "test",
-            upstream,
+            upstreams,
             Arc::new(policies),
             keys.clone(),
             self.limits,

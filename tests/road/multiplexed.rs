@@ -25,7 +25,7 @@ use tokio::time::timeout;
 
 /// A body of pieces, without a length, and trailers.
 #[derive(Default)]
-struct Pieces(VecDeque<Frame<Bytes>>);
+pub struct Pieces(VecDeque<Frame<Bytes>>);
 
 impl Pieces {
     fn of(data: &[&'static str], trailers: &[(&'static str, &'static str)]) -> Pieces {
@@ -66,7 +66,7 @@ fn fields(lines: &[(&'static str, &'static str)]) -> HeaderMap {
 }
 
 /// A client of the agent, over HTTP/2.
-async fn client(agent: &Agent) -> SendRequest<Pieces> {
+pub async fn client(agent: &Agent) -> SendRequest<Pieces> {
     let stream = TcpStream::connect(agent.address).await.expect("connects");
     let (client, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
@@ -85,13 +85,13 @@ fn to(method: &str, path: &str, body: Pieces) -> Request<Pieces> {
 }
 
 /// A whole answer.
-struct Whole {
-    head: http::response::Parts,
-    body: String,
+pub struct Whole {
+    pub head: http::response::Parts,
+    pub body: String,
     trailers: Option<HeaderMap>,
 }
 
-async fn ask(client: &mut SendRequest<Pieces>, request: Request<Pieces>) -> Whole {
+pub async fn ask(client: &mut SendRequest<Pieces>, request: Request<Pieces>) -> Whole {
     let answer = timeout(SOON, client.send_request(request)).await;
     let (head, body) = answer.expect("soon").expect("an answer").into_parts();
     let body = timeout(SOON, body.collect()).await.expect("soon");
