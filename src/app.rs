@@ -19,6 +19,7 @@ pub use trouble::StartError;
 
 use crate::admin::{self, Readiness, Reloaded};
 use crate::body::Body;
+use crate::body::pace::Rate;
 use crate::keys::{self, Keys};
 use crate::kms::Kms;
 use crate::listener::{self, Gauges, Listener, Patience, Socket};
@@ -441,6 +442,12 @@ fn roads(
             held_body: settings.limits.held_body,
             held_total: settings.limits.held_total,
             in_flight: settings.limits.in_flight,
+            body_rate: Rate {
+                bytes_per_second: settings.limits.body_rate,
+                ..proxy::Limits::default().body_rate
+            },
+            answer: settings.limits.answer_timeout,
+            exchange: settings.limits.exchange_timeout,
             ..proxy::Limits::default()
         };
         let proxy = Proxy::new(
@@ -467,7 +474,9 @@ fn listening(
         patience: Patience {
             head: limits.head_timeout,
             idle: limits.idle_timeout,
-            ..Patience::default()
+            body: limits.body_timeout,
+            write: limits.write_timeout,
+            exchange: limits.exchange_timeout,
         },
         drain: limits.drain,
         tls: identities.get(&listener.name).cloned(),

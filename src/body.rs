@@ -4,6 +4,7 @@
 
 pub mod arriving;
 pub mod held;
+pub mod pace;
 
 pub use arriving::{Arriving, Broken};
 

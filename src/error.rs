@@ -217,6 +217,8 @@ codes! {
         "Ask the operator: check the upstream's certificate and `tls.ca`."
     UpstreamTimeout "upstream-timeout" 504 Upstream "The upstream did not answer in time"
         "The request may have taken effect there; check before repeating it."
+    ExchangeTimeout "exchange-timeout" 504 Upstream "The whole exchange took longer than it may"
+        "The request may have taken effect there; raise limits.exchange_timeout if such requests are usual."
     UpstreamBroken "upstream-broken" 502 Upstream "The upstream closed the connection or answered with something else than HTTP"
         "The request may have taken effect there; check before repeating it."
     UpstreamUnreadable "upstream-unreadable" 502 Upstream "The upstream's answer has fields to seal and cannot be read"

@@ -17,6 +17,7 @@ pub use keys::KeySource;
 
 use crate::audit::{Observe, RESULT, Record, Side};
 use crate::body::held::{self, Room};
+use crate::body::pace::{Pace, Rate};
 use crate::body::{Arriving, Body};
 use crate::entropy;
 use crate::error::{Code, Error};
@@ -32,6 +33,7 @@ use route::Way;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 /// The road's bounds, for one listener.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +46,12 @@ pub struct Limits {
     pub held_for: Duration,
     /// Requests at once; further ones are turned away (503).
     pub in_flight: usize,
+    /// The slowest that a request's body may come.
+    pub body_rate: Rate,
+    /// For the next piece of an answer that streams.
+    pub answer: Duration,
+    /// From a request's head to its answer's last byte.
+    pub exchange: Duration,
 }
 
 impl Default for Limits {
@@ -53,6 +61,12 @@ impl Default for Limits {
             held_total: 256 << 20,
             held_for: Duration::from_secs(60),
             in_flight: 1024,
+            body_rate: Rate {
+                bytes_per_second: 240,
+                grace: Duration::from_secs(10),
+            },
+            answer: Duration::from_secs(300),
+            exchange: Duration::from_secs(3600),
         }
     }
 }
@@ -175,7 +189,9 @@ impl Proxy {
         // What can be refused by the head alone: the body is not asked for, and the connection closes over it.
         let (mut head, body) = request.into_parts();
         let version = head.version;
-        let body = Arriving::new(body, version).paced(exchange.pace());
+        let deadline = Instant::now() + self.limits.exchange;
+        let pace = Pace::new(exchange.pace(), Some(self.limits.body_rate), deadline);
+        let body = Arriving::new(body, version).paced(pace);
         record.request_bytes(body.size_hint().exact());
         let pending = !body.is_end_stream();
         let early = |error: Error| if pending { error.closing() } else { error };
@@ -211,13 +227,16 @@ impl Proxy {
         let progress = body.progress();
         let sent_some = !body.is_end_stream();
         let request = Request::from_parts(head, body);
-        let sent = record.waiting(upstream.send(request, &progress)).await;
+        let sent = record
+            .waiting(upstream.send(request, &progress, deadline))
+            .await;
         let sent = sent.map_err(|error| match progress.is_stalled() {
             true => Error::from(Code::BodyTimeout).closing(),
             false => blame(exchange, error),
         });
         let (mut head, body) = sent?.into_parts();
-        let body = Arriving::new(body, head.version);
+        let pace = Pace::new(Some(self.limits.answer), None, deadline);
+        let body = Arriving::new(body, head.version).paced(pace);
 
         // Back.
         if head.status.is_informational() {

@@ -348,6 +348,16 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// A connection without a request.
     pub idle_timeout: Duration,
+    /// For the next byte of a request's body.
+    pub body_timeout: Duration,
+    /// Bytes in each second that a request's body is waited for.
+    pub body_rate: u64,
+    /// For the client to take the next byte of an answer.
+    pub write_timeout: Duration,
+    /// For the next piece of an answer that streams.
+    pub answer_timeout: Duration,
+    /// From a request's head to its answer's last byte.
+    pub exchange_timeout: Duration,
     /// Whether an upstream may be at a loopback address.
     pub loopback_upstreams: bool,
 }
@@ -365,6 +375,11 @@ impl Default for Limits {
             drain: Duration::from_secs(30),
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(30),
+            body_rate: 240,
+            write_timeout: Duration::from_secs(60),
+            answer_timeout: Duration::from_secs(300),
+            exchange_timeout: Duration::from_secs(3600),
             loopback_upstreams: true,
         }
     }

@@ -26,7 +26,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 /// Which version of HTTP an upstream is spoken to in.
@@ -276,15 +276,17 @@ where
         Uri::from_parts(parts).map_err(|_| Code::Target.into())
     }
 
-    /// Sends a request and waits for the answer's head; `progress` is that of its body. Dropping the future gives the
-    /// request up, and its connection.
+    /// Sends a request and waits for the answer's head, until `deadline` at most; `progress` is that of its body.
+    /// Dropping the future gives the request up, and its connection.
     ///
     /// # Errors
-    /// One of the `upstream-*` codes: no connection was to be had, the upstream is silent, or it speaks something else.
+    /// One of the `upstream-*` codes: no connection was to be had, the upstream is silent, or it speaks something else;
+    /// [`Code::ExchangeTimeout`].
     pub async fn send(
         &self,
         mut request: Request<B>,
         progress: &Progress,
+        deadline: Instant,
     ) -> Result<Response<Incoming>, Error> {
         *request.uri_mut() = self.uri(request.uri().path_and_query())?;
         // The pool's connections decide.
@@ -293,9 +295,11 @@ where
         // The clock runs while nothing moves: a long upload is not a late answer.
         let mut moved = progress.moved();
         loop {
-            match timeout(self.response, &mut answer).await {
+            let until = deadline.min(Instant::now() + self.response);
+            match timeout_at(until, &mut answer).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => return Err(failed(&error)),
+                Err(_) if until == deadline => return Err(Code::ExchangeTimeout.into()),
                 Err(_) if progress.moved() != moved => moved = progress.moved(),
                 Err(_) => return Err(Code::UpstreamTimeout.into()),
             }

@@ -16,6 +16,8 @@ mod heads;
 mod hosts;
 #[path = "road/life.rs"]
 mod life;
+#[path = "road/limits.rs"]
+mod limits;
 #[path = "road/logs.rs"]
 mod logs;
 #[path = "road/multiplexed.rs"]

@@ -4,21 +4,20 @@
 //! Over HTTP/1.1 the listener's door sees both for itself. Over HTTP/2 the bytes of all streams share a connection, so
 //! it is here that a stream's own end and pace show.
 
+use super::pace::Pace;
 use bytes::Bytes;
 use http::HeaderName;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
-use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Why a body ends before its end.
 #[derive(Debug)]
 pub enum Broken {
     /// The connection, its framing, or the other side's word for it.
     Transport(hyper::Error),
-    /// Its next piece did not come in time.
+    /// It did not come in time.
     Late,
     /// The stream was reset with NO_ERROR before its END_STREAM. hyper takes that for an end; a part is not the whole.
     Cut,
@@ -53,12 +52,6 @@ pub struct Arriving {
     withheld: Vec<HeaderName>,
 }
 
-/// How long the next piece may take once somebody waits for it.
-struct Pace {
-    patience: Duration,
-    waiting: Option<Pin<Box<Sleep>>>,
-}
-
 impl Arriving {
     /// `version`: of the message that it belongs to.
     pub fn new(incoming: Incoming, version: http::Version) -> Arriving {
@@ -76,21 +69,10 @@ impl Arriving {
         self
     }
 
-    /// Gives up ([`Broken::Late`]) when somebody has waited for the next piece for so long.
-    pub fn paced(mut self, patience: Option<Duration>) -> Arriving {
-        self.pace = patience.map(|patience| Pace {
-            patience,
-            waiting: None,
-        });
+    /// Gives up ([`Broken::Late`]) when it takes longer than that.
+    pub fn paced(mut self, pace: Pace) -> Arriving {
+        self.pace = Some(pace);
         self
-    }
-}
-
-impl Pace {
-    /// Ready when it took too long. The clock starts with the first call since the last piece.
-    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let deadline = || Box::pin(sleep_until(Instant::now() + self.patience));
-        self.waiting.get_or_insert_with(deadline).as_mut().poll(cx)
     }
 }
 
@@ -111,8 +93,11 @@ impl HttpBody for Arriving {
             }
             return Poll::Pending;
         };
-        if let Some(pace) = &mut body.pace {
-            pace.waiting = None;
+        if let (Some(pace), Some(Ok(frame))) = (&mut body.pace, &frame)
+            && pace.came(frame.data_ref().map_or(0, Bytes::len))
+        {
+            body.pace = None;
+            return Poll::Ready(Some(Err(Broken::Late)));
         }
         Poll::Ready(match frame {
             Some(Ok(mut frame)) => {

@@ -8,7 +8,7 @@
 use super::connection::{Beginning, Service};
 use super::pulse::Pulse;
 use super::sluice::Sluice;
-use super::wire::Expiry;
+use super::wire::{Expiry, LINGER};
 use super::{Answer, Open, fields};
 use crate::error::Code;
 use crate::proxy::Exchange;
@@ -91,6 +91,7 @@ impl<'s> Streams<'s> {
         let spawn = Spawn {
             tasks: Arc::downgrade(&self.tasks),
             write: patience.write,
+            exchange: patience.exchange,
         };
         let sluice = Sluice::new(connection.stream, connection.begun, pulse.clone());
         let mut connection = pin!(
@@ -164,6 +165,8 @@ struct Spawn {
     tasks: Weak<Mutex<JoinSet<()>>>,
     /// For the client to take the next piece of an answer.
     write: Duration,
+    /// From a request's head to its answer's last byte.
+    exchange: Duration,
 }
 
 impl<F> Executor<F> for Spawn
@@ -177,13 +180,14 @@ where
         };
         let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(until_stalled(stream, self.write));
+        let over = Instant::now() + self.exchange + LINGER;
+        tasks.spawn(until_stalled(stream, self.write, over));
     }
 }
 
 /// Runs the stream, but for `write` at most while its client does not take the next piece of the answer: dropped, the
-/// stream is reset.
-async fn until_stalled<F: Future<Output = ()>>(stream: F, write: Duration) {
+/// stream is reset. Whoever takes a piece now and then has until `over` for the whole.
+async fn until_stalled<F: Future<Output = ()>>(stream: F, write: Duration, over: Instant) {
     let clock = Arc::new(Clock::default());
     let mut stream = pin!(CLOCK.scope(clock.clone(), stream));
     let mut alarm: Option<std::pin::Pin<Box<Sleep>>> = None;
@@ -199,7 +203,7 @@ async fn until_stalled<F: Future<Output = ()>>(stream: F, write: Duration) {
             return Poll::Pending;
         }
         if clock.noted.swap(given, Relaxed) != given {
-            alarm = Some(Box::pin(sleep_until(Instant::now() + write)));
+            alarm = Some(Box::pin(sleep_until(over.min(Instant::now() + write))));
         }
         match &mut alarm {
             Some(alarm) => alarm.as_mut().poll(cx),

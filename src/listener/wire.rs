@@ -18,6 +18,8 @@ pub struct Patience {
     pub body: Duration,
     /// For the client to take the next byte of an answer.
     pub write: Duration,
+    /// From a request's head to its answer's last byte.
+    pub exchange: Duration,
 }
 
 impl Default for Patience {
@@ -27,6 +29,7 @@ impl Default for Patience {
             idle: Duration::from_secs(75),
             body: Duration::from_secs(30),
             write: Duration::from_secs(60),
+            exchange: Duration::from_secs(3600),
         }
     }
 }
@@ -59,6 +62,8 @@ pub struct Wire {
     served: AtomicU64,
     /// Requests whose answer is complete or given up.
     answered: AtomicU64,
+    /// The request that hyper works on was handed to the service.
+    serving_since: AtomicU64,
     idle_since: AtomicU64,
     head_since: AtomicU64,
     body_since: AtomicU64,
@@ -79,6 +84,7 @@ impl Wire {
             heads: AtomicU64::new(0),
             served: AtomicU64::new(0),
             answered: AtomicU64::new(0),
+            serving_since: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
             body_since: AtomicU64::new(0),
@@ -134,6 +140,7 @@ impl Wire {
 
     /// The next request's number, from 1.
     pub(super) fn serve(&self) -> u64 {
+        self.serving_since.store(self.now(), Relaxed);
         self.served.fetch_add(1, Relaxed) + 1
     }
     /// Why request `number` is refused: what the service got in its place is the door's stand-in.
@@ -151,6 +158,7 @@ impl Wire {
             .map(|(_, code)| *code)
     }
     pub(super) fn answered(&self) {
+        self.serving_since.store(0, Relaxed);
         self.idle_since.store(self.now(), Relaxed);
         self.answered.fetch_add(1, Relaxed);
     }
@@ -168,7 +176,13 @@ impl Wire {
         }
         let since = self.write_since.load(Relaxed);
         if since != 0 {
-            return Some((at(since, patience.write), Expiry::Write));
+            let next = at(since, patience.write);
+            // Whoever takes a byte now and then has no more time for the whole.
+            let until = match self.serving_since.load(Relaxed) {
+                0 => next,
+                begun => next.min(at(begun, patience.exchange + LINGER)),
+            };
+            return Some((until, Expiry::Write));
         }
         if self.expired.get().is_some() {
             return None;

@@ -198,6 +198,9 @@ impl Proxy {
                 way.unreadable(Side::Response, error, "no-room", record)?;
                 return Ok(Arrived::Passing(body));
             }
+            Err(Unheld::Broken(Broken::Late)) => {
+                return Err(Code::UpstreamTimeout.because("the answer's body"));
+            }
             Err(Unheld::Broken(_)) => {
                 return Err(Code::UpstreamBroken.because("the answer's body broke off"));
             }

@@ -482,6 +482,11 @@ fn limits(file: &SettingsFile) -> Limits {
         drain: words.drain.unwrap_or(default.drain),
         head_timeout: words.head_timeout.unwrap_or(default.head_timeout),
         idle_timeout: words.idle_timeout.unwrap_or(default.idle_timeout),
+        body_timeout: words.body_timeout.unwrap_or(default.body_timeout),
+        body_rate: words.body_rate.unwrap_or(default.body_rate),
+        write_timeout: words.write_timeout.unwrap_or(default.write_timeout),
+        answer_timeout: words.answer_timeout.unwrap_or(default.answer_timeout),
+        exchange_timeout: words.exchange_timeout.unwrap_or(default.exchange_timeout),
         loopback_upstreams: words
             .loopback_upstreams
             .unwrap_or(default.loopback_upstreams),

@@ -76,6 +76,11 @@ pub(super) struct LimitWords {
     pub drain: Option<Duration>,
     pub head_timeout: Option<Duration>,
     pub idle_timeout: Option<Duration>,
+    pub body_timeout: Option<Duration>,
+    pub body_rate: Option<u64>,
+    pub write_timeout: Option<Duration>,
+    pub answer_timeout: Option<Duration>,
+    pub exchange_timeout: Option<Duration>,
     pub loopback_upstreams: Option<bool>,
 }
 
@@ -408,6 +413,13 @@ fn limits(node: &Node, findings: &mut Findings<'_>) -> LimitWords {
     let drain = time("drain", seconds(0, 3600), findings);
     let head_timeout = time("head_timeout", millis(100, 300), findings);
     let idle_timeout = time("idle_timeout", seconds(1, 3600), findings);
+    let body_timeout = time("body_timeout", seconds(1, 3600), findings);
+    let write_timeout = time("write_timeout", seconds(1, 3600), findings);
+    let answer_timeout = time("answer_timeout", seconds(1, 3600), findings);
+    let exchange_timeout = time("exchange_timeout", seconds(1, 24 * 3600), findings);
+    let body_rate = fields
+        .take("body_rate")
+        .and_then(|node| bytes(node, "`body_rate`", 1..=1 << 30, findings));
     let held_body = fields
         .take("held_body")
         .and_then(|node| bytes(node, "`held_body`", 1 << 10..=1 << 30, findings));
@@ -429,6 +441,11 @@ fn limits(node: &Node, findings: &mut Findings<'_>) -> LimitWords {
         drain,
         head_timeout,
         idle_timeout,
+        body_timeout,
+        body_rate,
+        write_timeout,
+        answer_timeout,
+        exchange_timeout,
         loopback_upstreams,
     }
 }
