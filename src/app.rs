@@ -31,6 +31,7 @@ use crate::tls::Identity;
 use crate::upstream::{OwnAddresses, Upstream, Upstreams};
 use prepare::{Prepared, prepare};
 use reload::{Reloader, Reloading, Trigger};
+use rustix::process::{Resource, getrlimit};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -40,6 +41,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+/// Files that are open for other things than connections of the application and to upstreams.
+const OTHER_FILES: usize = 32;
 /// The name of the check that fails from the moment an agent is told to end.
 const DRAINING: &str = "draining";
 
@@ -231,11 +234,12 @@ impl Running {
         };
         running.background.spawn(reload);
 
+        let connections = connections(settings);
         let mut gauges: Vec<(Arc<str>, Arc<Gauges>)> = Vec::new();
         let sockets_and_roads = sockets.listeners.into_iter().zip(roads);
         for (listener, (socket, (_, proxy))) in settings.listeners.iter().zip(sockets_and_roads) {
             let name = &listener.name;
-            let serving = listening(settings, listener, &identities);
+            let serving = listening(settings, connections, listener, &identities);
             let serving = Listener::new(socket, proxy, serving).map_err(|error| {
                 StartError::Settings(
                     error.to_string(),
@@ -463,14 +467,36 @@ fn roads(
     Ok(roads)
 }
 
+/// Connections of each listener: as many as the settings say, or as the system lets this process open files. Part of
+/// those is kept for upstreams: a connection whose requests cannot be sent is worth nothing.
+fn connections(settings: &Settings) -> usize {
+    let wanted = settings.limits.connections;
+    let Some(files) = getrlimit(Resource::Nofile).current else {
+        return wanted;
+    };
+    let spare = usize::try_from(files).unwrap_or(usize::MAX);
+    let spare = spare.saturating_sub(OTHER_FILES);
+    let for_upstreams = settings.limits.in_flight.min(spare / 2);
+    let fits = (spare - for_upstreams) / settings.listeners.len().max(1);
+    if fits < wanted {
+        tracing::warn!(
+            connections = fits.max(1),
+            files,
+            "fewer connections than limits.connections: this process may not open more files"
+        );
+    }
+    wanted.min(fits).max(1)
+}
+
 fn listening(
     settings: &Settings,
+    connections: usize,
     listener: &settings::Listener,
     identities: &HashMap<Arc<str>, Identity>,
 ) -> listener::Settings {
     let limits = &settings.limits;
     listener::Settings {
-        connections: limits.connections,
+        connections,
         patience: Patience {
             head: limits.head_timeout,
             idle: limits.idle_timeout,

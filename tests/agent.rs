@@ -16,3 +16,5 @@ mod refused;
 mod reload;
 #[path = "agent/started.rs"]
 mod started;
+#[path = "agent/traffic.rs"]
+mod traffic;

@@ -25,6 +25,12 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower::Service;
 
+/// EMFILE and ENFILE: this process, or the machine, may open no more files.
+const NO_FILES: [i32; 2] = [
+    rustix::io::Errno::MFILE.raw_os_error(),
+    rustix::io::Errno::NFILE.raw_os_error(),
+];
+
 /// Why there is no connection; carries the error through the pool.
 #[derive(Debug)]
 pub(super) struct ConnectError(pub(super) Error);
@@ -111,8 +117,10 @@ impl Connector {
         if self.own.contains(address, false) {
             return forbidden("own listener");
         }
-        let unreachable =
-            |error: io::Error| Code::UpstreamUnreachable.because(error.kind().to_string());
+        let unreachable = |error: io::Error| match error.raw_os_error() {
+            Some(error) if NO_FILES.contains(&error) => Code::Busy.because("no file is left"),
+            _ => Code::UpstreamUnreachable.because(error.kind().to_string()),
+        };
         let stream = TcpStream::connect(address).await.map_err(unreachable)?;
         // An address of one of this machine's own interfaces shows itself by being both ends. No byte was sent yet.
         let here = stream

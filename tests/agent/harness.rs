@@ -67,7 +67,16 @@ pub fn connect(address: SocketAddr) -> TcpStream {
 
 /// Reads the answer on a connection.
 pub fn read_answer(stream: &TcpStream) -> Answer {
-    let mut reader = BufReader::new(stream);
+    read_next(stream).expect("an answer")
+}
+
+/// Reads the next answer on a connection, which sends no further one unasked. None: the connection ends before it.
+pub fn read_next(mut stream: &TcpStream) -> Option<Answer> {
+    let mut first = [0];
+    if !matches!(stream.read(&mut first), Ok(1)) {
+        return None;
+    }
+    let mut reader = BufReader::new(first.chain(stream));
     let head = read_head(&mut reader).expect("an answer");
     let status = head
         .split(' ')
@@ -84,11 +93,11 @@ pub fn read_answer(stream: &TcpStream) -> Answer {
             reader.read_to_end(&mut body).expect("a body");
         }
     }
-    Answer {
+    Some(Answer {
         status,
         head,
         body: String::from_utf8(body).expect("UTF-8"),
-    }
+    })
 }
 
 /// One request on a connection of its own; `line` is method and target.
@@ -207,6 +216,12 @@ impl Upstream {
             .back()
             .map(|(_, body)| body.clone())
             .unwrap_or_default()
+    }
+
+    /// The bodies that came, all of them.
+    pub fn bodies(&self) -> Vec<String> {
+        let kept = self.kept.lock().expect("kept");
+        kept.iter().map(|(_, body)| body.clone()).collect()
     }
 
     pub fn count(&self) -> usize {
