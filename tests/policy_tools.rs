@@ -630,3 +630,38 @@ fn examples_of_the_page() {
     }
     assert!(count >= 2);
 }
+
+/// What the project ships is laid out; what is not is shown, changed, and then is.
+#[test]
+fn policies_are_laid_out() {
+    let (exit, out, _) = run(
+        &["policy", "fmt", "--check", "{}"],
+        &root().join("policies"),
+    );
+    assert_eq!((exit, out.as_str()), (Exit::Success, ""));
+    let place = tempfile::tempdir().expect("a directory");
+    let file = place.path().join("a.yaml");
+    let text = "# kept\nroutes:\n    - name: a   # too\n      match: {}  \n\n\n";
+    fs::write(&file, text).expect("a file");
+    fs::write(place.path().join("b.yaml"), "a: [").expect("a file");
+    let (exit, out, _) = run(&["policy", "fmt", "--check", "{}/a.yaml"], place.path());
+    let expected = "--- a.yaml\n+++ a.yaml\n@@ -3,4 +3,2 @@\n-    - name: a   # too\n-      match: {}  \n-\n-\n+  - name: a   # too\n+    match: {}\n";
+    assert_eq!((exit, out.as_str()), (Exit::No, expected));
+    assert_eq!(fs::read_to_string(&file).expect("a file"), text);
+    let (exit, out, err) = run(&["policy", "fmt", "{}"], place.path());
+    assert_eq!((exit, out.as_str()), (Exit::Configuration, ""));
+    assert!(
+        err.contains("b.yaml") && err.contains("a.yaml: laid out"),
+        "{err}"
+    );
+    let laid = "# kept\nroutes:\n  - name: a   # too\n    match: {}\n";
+    assert_eq!(fs::read_to_string(&file).expect("a file"), laid);
+    assert_eq!(
+        fs::read_to_string(place.path().join("b.yaml")).expect("a file"),
+        "a: ["
+    );
+    let line = ["policy", "fmt", "--check", "--output", "json", "{}/a.yaml"];
+    let (exit, out, _) = run(&line, place.path());
+    let out: Value = serde_json::from_str(&out).expect("one document");
+    assert_eq!((exit, &out["changed"]), (Exit::Success, &json!([])));
+}

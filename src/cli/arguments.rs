@@ -10,7 +10,7 @@ pub use keyring::{KeyringArgs, KeyringCommand, KeyringInitArgs, KeyringKeyArgs, 
 pub use keys::{AdminArgs, KeysCommand, KeysPurgeArgs};
 pub use policy::{
     CoverageSide, Deny, PolicyCheckArgs, PolicyCommand, PolicyCoverageArgs, PolicyDiffArgs,
-    PolicyExplainArgs, PolicySchemaArgs, PolicyTestArgs, SchemaOf,
+    PolicyExplainArgs, PolicyFmtArgs, PolicySchemaArgs, PolicyTestArgs, SchemaOf,
 };
 
 use crate::settings::{ADMIN_TOKEN_VARIABLE, LogFormat, LogLevel, Overrides, PASSPHRASE_VARIABLE};

@@ -3,6 +3,7 @@
 mod coverage;
 mod difference;
 mod explain;
+mod format;
 mod report;
 mod testing;
 
@@ -31,6 +32,7 @@ pub fn run(
         PolicyCommand::Explain(args) => explain::explain(args, output, colour, out, err),
         PolicyCommand::Coverage(args) => coverage::coverage(args, output, colour, out, err),
         PolicyCommand::Diff(args) => difference::diff(args, output, colour, out, err),
+        PolicyCommand::Fmt(args) => format::format(args, output, colour, out, err),
         PolicyCommand::Schema(args) => {
             let schema = match args.of {
                 SchemaOf::Policy => schema::policy(),

@@ -39,6 +39,12 @@ Examples:
   fieldveil policy diff old.yaml new.yaml
   git show main:policies/payments.yaml > /tmp/old.yaml && fieldveil policy diff /tmp/old.yaml policies/payments.yaml")]
     Diff(PolicyDiffArgs),
+    /// Lays policy files out evenly; comments and meaning stay
+    #[command(after_help = "\
+Examples:
+  fieldveil policy fmt policies/
+  fieldveil policy fmt --check policies/")]
+    Fmt(PolicyFmtArgs),
     /// Prints the JSON Schema of policies, or of their tests, for editors
     #[command(after_help = "\
 Examples:
@@ -153,6 +159,17 @@ pub struct PolicyDiffArgs {
     /// As it will be
     #[arg(value_name = "NEW")]
     pub new: PathBuf,
+}
+
+/// `fieldveil policy fmt`.
+#[derive(Args, Debug)]
+pub struct PolicyFmtArgs {
+    /// Files, and directories that are searched for *.yaml, tests beside policies among them
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Changes nothing: shows what would change, and ends with 1 if something would
+    #[arg(long)]
+    pub check: bool,
 }
 
 /// `fieldveil policy schema`.
