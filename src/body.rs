@@ -3,6 +3,8 @@
 //! It never looks into the bytes; what they mean is `transform`'s business. Trailers travel with the body.
 
 pub mod arriving;
+pub mod coded;
+pub mod coding;
 pub mod held;
 pub mod pace;
 

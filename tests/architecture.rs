@@ -69,6 +69,7 @@ const OWNED: &[(&str, &str)] = &[
     ("argon2", "kms"),
     ("redb", "store"),
     ("tokio_postgres", "store"),
+    ("compression_codecs", "body"),
 ];
 
 /// The sources without their tests and comments, by room.

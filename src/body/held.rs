@@ -1,10 +1,11 @@
 //! Holding a body whole, up to a limit and for a bounded time, and telling from the headers whether it is JSON that
 //! may be looked into.
 
+use super::coding::Codings;
 use super::{Arriving, Body, Broken};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use std::sync::Arc;
@@ -210,7 +211,7 @@ fn begun(whole: Bytes, joined: BytesMut, rest: Arriving) -> Body {
 /// What the headers say about a body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Declared {
-    /// JSON in UTF-8, in no content coding.
+    /// JSON in UTF-8, in content codings that can be taken off, or in none.
     Json,
     /// A JSON Merge Patch (RFC 7396), likewise.
     MergePatch,
@@ -222,7 +223,7 @@ pub enum Declared {
     Multipart,
     /// Something else, or nothing.
     Other,
-    /// In a content coding.
+    /// In a content coding that cannot be taken off.
     Coded,
 }
 
@@ -236,15 +237,11 @@ impl Declared {
     }
 }
 
-/// `application/json` or a type ending in `+json` (RFC 6839 section 3.1), charset absent or `utf-8`, coding absent or
-/// `identity`. Repeated or unparsable fields are not JSON.
+/// `application/json` or a type ending in `+json` (RFC 6839 section 3.1), charset absent or `utf-8`, codings as [`Codings::of`]
+/// knows them. Repeated or unparsable fields are not JSON.
 pub fn declared(headers: &HeaderMap) -> Declared {
-    let coded = |coding: &str| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity");
-    for value in headers.get_all(CONTENT_ENCODING) {
-        match value.to_str() {
-            Ok(text) if !text.split(',').map(str::trim).any(coded) => {}
-            _ => return Declared::Coded,
-        }
+    if Codings::of(headers).is_err() {
+        return Declared::Coded;
     }
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     match (types.next(), types.next()) {
@@ -431,7 +428,14 @@ mod tests {
 
     #[test]
     fn a_coding_is_seen_wherever_it_stands() {
-        for coding in ["gzip", "GZIP", "identity, br", "x", "identity;q=1"] {
+        for coding in [
+            "compress",
+            "GZIP, x",
+            "identity, aes128gcm",
+            "x",
+            "identity;q=1",
+            "gzip, gzip, gzip",
+        ] {
             check(
                 &[
                     ("content-type", "application/json"),
@@ -443,16 +447,23 @@ mod tests {
         check(
             &[
                 ("content-type", "application/json"),
-                ("content-encoding", "identity"),
                 ("content-encoding", "gzip"),
+                ("content-encoding", "pack200-gzip"),
             ],
             Declared::Coded,
         );
-        for none in ["identity", "Identity", "", "identity, identity"] {
+        for known in [
+            "identity",
+            "Identity",
+            "",
+            "identity, identity",
+            "gzip",
+            "BR, gzip",
+        ] {
             check(
                 &[
                     ("content-type", "application/json"),
-                    ("content-encoding", none),
+                    ("content-encoding", known),
                 ],
                 Declared::Json,
             );

@@ -5,13 +5,16 @@
 //! only opens leaves sealed what it cannot read, and says so.
 
 use super::letter::{self, Front, Letter};
+use super::refusal::Failure;
 use super::route::Way;
 use super::{Exchange, Proxy, blame, headers, refusal};
 use crate::audit::{Record, Side};
+use crate::body::coded;
+use crate::body::coding::Codings;
 use crate::body::held::{self, Declared, Held, Unheld, boundary, declared, hold};
 use crate::body::{Arriving, Body, Broken};
 use crate::error::{Code, Error};
-use crate::transform::{Heads, Shape};
+use crate::transform::{Heads, Shape, Tally};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, request, response};
 use hyper::body::Body as _;
@@ -305,17 +308,11 @@ impl Proxy {
             self.head_alone(way, side, &mut front, record).await?;
             return Ok(unchanged(front.headers, held));
         }
-        let rules = way.rules(side);
-        let letter = Letter::of(rules, &front);
-        let declared = declared(front.headers);
-        let boundary = match declared {
-            Declared::Multipart => boundary(front.headers),
-            _ => None,
-        };
-        let shape = letter::shape(rules, declared, boundary.as_deref());
-        let body = held.bytes.clone();
-        let message = letter.message(&body, shape);
-        match self.rewrite(way, side, &message, &mut held.room).await {
+        let letter = Letter::of(way.rules(side), &front);
+        let rewritten = self
+            .within(way, side, front.headers, &letter, &mut held)
+            .await;
+        match rewritten {
             Ok((bytes, heads, tally)) => {
                 record.tally(side, tally);
                 self.put_back(way, side, &letter, heads, &mut front, record)?;
@@ -338,6 +335,44 @@ impl Proxy {
                 }
                 Ok(unchanged(front.headers, held))
             }
+        }
+    }
+
+    /// Rewrites a held body inside of its content codings. `held` has the bytes that came, whatever comes of it.
+    async fn within(
+        &self,
+        way: &Way<'_>,
+        side: Side,
+        headers: &HeaderMap,
+        letter: &Letter,
+        held: &mut Held,
+    ) -> Result<(Option<Bytes>, Heads, Tally), Failure> {
+        let declared = declared(headers);
+        let boundary = match declared {
+            Declared::Multipart => boundary(headers),
+            _ => None,
+        };
+        let shape = letter::shape(way.rules(side), declared, boundary.as_deref());
+        // Unknown ones were refused by what the head declares.
+        let codings = Codings::of(headers).unwrap_or_default();
+        let coded = match codings.is_identity() {
+            true => None,
+            false => Some(coded::decode(held, &codings, self.limits.held_body, &self.room).await?),
+        };
+        let body = held.bytes.clone();
+        let message = letter.message(&body, shape);
+        let rewritten = self.rewrite(way, side, &message, &mut held.room).await;
+        let Some(coded) = coded else {
+            return rewritten;
+        };
+        held.bytes = coded.bytes;
+        match rewritten? {
+            (Some(plain), heads, tally) if !way.observing => {
+                let bytes = coded::encode(&plain, &coded.codings).await;
+                let bytes = bytes.map_err(|_| Code::Internal.because("a codec failed"))?;
+                Ok((Some(bytes), heads, tally))
+            }
+            other => Ok(other),
         }
     }
 

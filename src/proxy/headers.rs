@@ -2,15 +2,16 @@
 //! adds, and what a changed body makes false (RFC 9110 section 7.6, RFC 9530).
 
 use crate::audit::RESULT;
+use crate::body::coding;
 use crate::entropy;
 use crate::error::{Code, Error};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_ENCODING,
-    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE, ETAG, EXPECT, HOST, HeaderName,
-    HeaderValue, IF_RANGE, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, SET_COOKIE,
-    TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    ACCEPT_RANGES, ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH,
+    CONTENT_RANGE, CONTENT_TYPE, COOKIE, ETAG, EXPECT, HOST, HeaderName, HeaderValue, IF_RANGE,
+    LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, SET_COOKIE, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{HeaderMap, Method, StatusCode, Version};
 use sha2::{Digest, Sha256, Sha512};
@@ -217,9 +218,9 @@ fn same_authority(one: &[u8], other: &str) -> bool {
     bare(one) == bare(other.as_bytes())
 }
 
-/// Asks the upstream for an answer that can be read: whole, and in no coding.
+/// Asks the upstream for an answer that can be read: whole, and in no coding but those that can be taken off.
 pub fn ask_for_readable(headers: &mut HeaderMap) {
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    coding::accept(headers);
     remove(headers, &[RANGE, IF_RANGE]);
 }
 

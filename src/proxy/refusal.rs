@@ -1,6 +1,8 @@
 //! Why a body is not rewritten, in the words of the error table.
 
 use crate::audit::Side;
+use crate::body::coded::Undecoded;
+use crate::body::coding::Undecodable;
 use crate::body::held::Declared;
 use crate::dek::Unopened;
 use crate::error::{Code, Error};
@@ -10,6 +12,8 @@ use crate::transform::{Refusal, Rules, Spot};
 pub enum Failure {
     /// The body, or the policy's view of it.
     Body(Refusal),
+    /// Its content codings.
+    Coded(Undecoded),
     /// The keys.
     Keys(Error),
     /// No memory is left for what would come of it. Not `ever`: nor would all of it be enough.
@@ -22,6 +26,12 @@ impl From<Refusal> for Failure {
     }
 }
 
+impl From<Undecoded> for Failure {
+    fn from(undecoded: Undecoded) -> Failure {
+        Failure::Coded(undecoded)
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         Failure::Keys(error)
@@ -31,7 +41,7 @@ impl From<Error> for Failure {
 impl Failure {
     /// It is the message that could not be read: what of it can be read on its own is no worse for it.
     pub fn is_unread(&self) -> bool {
-        matches!(self, Failure::Body(_))
+        matches!(self, Failure::Body(_) | Failure::Coded(_))
     }
 
     /// The error, and, where it means that the body could not be read rather than that it is not wanted, the word for
@@ -39,6 +49,24 @@ impl Failure {
     pub fn on(self, side: Side) -> (Error, Option<&'static str>) {
         match self {
             Failure::Keys(error) => (error, Some("keys")),
+            Failure::Coded(undecoded) => {
+                let (code, why) = match undecoded {
+                    Undecoded::Undecodable(why) => (
+                        match why {
+                            Undecodable::Broken => Code::CodingBroken,
+                            Undecodable::Inflation => Code::Inflation,
+                        },
+                        why.word(),
+                    ),
+                    Undecoded::TooLarge => (Code::BodyTooLarge, "too-large"),
+                    Undecoded::NoRoom => (Code::Busy, "no-room"),
+                };
+                let code = match side {
+                    Side::Request => code,
+                    Side::Response => Code::UpstreamUnreadable,
+                };
+                (code.because("without its codings"), Some(why))
+            }
             Failure::Room { ever } => {
                 let code = match (side, ever) {
                     (Side::Response, _) => Code::UpstreamUnreadable,
