@@ -37,8 +37,8 @@ def wait_for(port, process=None, log=None):
 
 
 def go():
-    """Go's command: the system's, or the one that pip installed beside this Python."""
-    found = shutil.which("go") or shutil.which("go", path=pathlib.Path(sys.executable).parent)
+    """Go's command: the one that pip installed beside this Python, for the system's may be old."""
+    found = shutil.which("go", path=pathlib.Path(sys.executable).parent) or shutil.which("go")
     if found is None:
         raise RuntimeError("go is missing; tests/run installs it")
     return found
