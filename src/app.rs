@@ -8,6 +8,7 @@ mod certificates;
 mod keyroom;
 pub mod policies;
 mod prepare;
+mod providers;
 pub mod reload;
 mod secrets;
 pub mod stores;

@@ -4,8 +4,13 @@
 //! DEK, has no policy, retries nothing and sets no deadline: those are the key room's. What it
 //! reports in an error is for the log, and holds no key and no blob.
 
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod fake;
+pub mod http;
 pub mod keyring;
+pub mod secret;
+pub mod transit;
 
 use crate::dek::Scope;
 use std::fmt;
@@ -49,6 +54,12 @@ pub trait Kms: Send + Sync {
         false
     }
 
+    /// The KEK's version that a blob is under, for people; `None` where a blob does not tell.
+    fn version(&self, blob: &[u8]) -> Option<String> {
+        let _ = blob;
+        None
+    }
+
     /// Wraps a DEK under the current version of `kek` in the context `scope`. The blob is 1 to 2,048 bytes.
     fn wrap<'a>(&'a self, kek: &'a str, dek: &'a [u8; 32], scope: &'a Scope)
     -> Answer<'a, Vec<u8>>;
@@ -60,6 +71,12 @@ pub trait Kms: Send + Sync {
         blob: &'a [u8],
         scope: &'a Scope,
     ) -> Answer<'a, Unwrapped>;
+}
+
+/// The version of a blob that begins with it as u32be.
+pub(crate) fn leading_version(blob: &[u8]) -> Option<String> {
+    let (version, _) = blob.split_first_chunk()?;
+    Some(u32::from_be_bytes(*version).to_string())
 }
 
 /// What a KMS gave back. Whether it is a DEK at all (32 bytes, the right kid) is for the caller to check.

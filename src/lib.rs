@@ -50,7 +50,6 @@ pub mod listener;
 pub mod body;
 pub mod error;
 pub mod proxy;
-pub mod tls;
 pub mod upstream;
 
 // Beside it: what is recorded and counted.
@@ -64,6 +63,7 @@ pub mod entropy;
 pub mod keys;
 pub mod kms;
 pub mod store;
+pub mod tls;
 
 // The ground floor: pure and synchronous; no sockets, files or clocks.
 pub mod context;

@@ -8,6 +8,7 @@ mod amount;
 mod checked;
 mod edges;
 mod keys;
+mod kms;
 mod overlay;
 mod store;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use crate::keys::Need;
 use crate::marked::{self, Findings};
 use crate::policy::HostPattern;
 use checked::Purpose;
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -28,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use edges::Bind;
+pub use kms::{Aws, Keyring, Kms, Provider, Transit, TransitAuth};
 pub use upstream::Url;
 pub(crate) use written::socket_address;
 
@@ -220,26 +223,6 @@ pub enum Ca {
     File(PathBuf),
 }
 
-/// A KMS; for now always an embedded keyring.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kms {
-    /// Unique; keys refer to it.
-    pub name: Arc<str>,
-    /// Where it is, and how it is unlocked.
-    pub keyring: Keyring,
-}
-
-/// The embedded key store: for one agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Keyring {
-    /// The keyring's directory, private to the agent's user.
-    pub dir: PathBuf,
-    /// How the agent unlocks it.
-    pub unlock: Unlock,
-    /// Make keyring and key file where there are none (`--data-dir`).
-    pub initialise: bool,
-}
-
 /// What the keyring's master keys are encrypted under.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unlock {
@@ -252,10 +235,10 @@ pub enum Unlock {
 /// Where a secret is; never the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Secret {
-    /// A file, read once.
+    /// A file.
     File(PathBuf),
     /// The name of an environment variable.
-    Environment(&'static str),
+    Environment(Cow<'static, str>),
 }
 
 /// What is behind a key name of the policies.
@@ -282,7 +265,7 @@ pub struct Key {
 pub struct Kek {
     /// The name of one of the KMSs.
     pub kms: Arc<str>,
-    /// Its name there; of a keyring, 1 to 64 of `a-z 0-9 - _ .`.
+    /// Its name there, of the kind that its provider has.
     pub kek: Arc<str>,
 }
 
@@ -498,7 +481,9 @@ impl Settings {
     #[must_use]
     pub fn making_nothing(mut self) -> Settings {
         for kms in &mut self.kms {
-            kms.keyring.initialise = false;
+            if let Provider::Keyring(keyring) = &mut kms.provider {
+                keyring.initialise = false;
+            }
         }
         if let Some(admin) = &mut self.admin {
             admin.initialise = false;

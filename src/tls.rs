@@ -3,6 +3,10 @@
 //!
 //! It reads no file: the roof does, and calls [`Identity::replace`] when what it read has changed.
 
+mod roots;
+
+pub use roots::{BadRoots, Roots};
+
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;

@@ -9,9 +9,9 @@ mod connect;
 mod hosts;
 mod tls;
 
+pub use crate::tls::Roots;
 pub use addresses::OwnAddresses;
 pub use hosts::Upstreams;
-pub use tls::Roots;
 
 use crate::error::{Code, Error};
 use crate::tls::Identity;

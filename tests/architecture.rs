@@ -17,7 +17,6 @@ const ROOMS: &[&str] = &[
     "proxy",
     "body",
     "upstream",
-    "tls",
     "error", // road
     "telemetry",
     "metrics",
@@ -25,6 +24,7 @@ const ROOMS: &[&str] = &[
     "keys",
     "store",
     "kms",
+    "tls",
     "arena",
     "entropy", // keys
     "policy",
@@ -70,6 +70,8 @@ const OWNED: &[(&str, &str)] = &[
     ("redb", "store"),
     ("tokio_postgres", "store"),
     ("compression_codecs", "body"),
+    ("reqwest::", "kms"),
+    ("aws_sdk_kms", "kms"),
 ];
 
 /// The sources without their tests and comments, by room.

@@ -1,5 +1,6 @@
 //! Policies and the keys behind them, without a listener: for commands that seal and open what is not traffic.
 
+use super::providers::Building;
 use super::{Given, StartError, prepare};
 use crate::arena::Arena;
 use crate::keys::{self, Keys};
@@ -32,7 +33,13 @@ impl KeyRoom {
                 Arena::new().map_err(|error| StartError::System("no memory for keys", error))?;
             let random = os_random();
             let named = settings.keys_for(&policies.keys())?;
-            let bound = prepare::bound(&settings, &named, &given, &arena, &random)?;
+            // What runs for a moment reads no certificate twice.
+            let mut building = Building {
+                arena: &arena,
+                random: &random,
+                certificates: &mut Vec::new(),
+            };
+            let bound = prepare::bound(&settings, &named, &given, &mut building)?;
             let mut room = keys::Settings::new(bound, arena, random);
             room.keys_per_body_max = settings.limits.keys_per_body;
             Ok::<_, StartError>((policies, room))

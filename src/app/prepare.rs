@@ -2,16 +2,15 @@
 //! thread.
 
 use super::certificates::Certificate;
+use super::providers::{Building, Opened, keks};
 use super::stores::{self, check_store};
 use super::{Given, StartError, policies, secrets};
 use crate::admin::Token;
 use crate::arena::Arena;
 use crate::body::Body;
-use crate::dek::Scope;
 use crate::keys::Terms;
 use crate::keys::{Binding, KeySettings, TERMS};
-use crate::kms::keyring::Keyring;
-use crate::kms::{Answer, Kms, Random, Unwrapped, os_random};
+use crate::kms::{Random, os_random};
 use crate::policy::{Policies, Policy};
 use crate::settings::{self, Ca, Kek, PolicySource, Settings, TlsFiles};
 use crate::store::Store;
@@ -81,7 +80,12 @@ pub fn prepare(
             named.push(key.clone());
         }
     }
-    let keys = bound(settings, &named, given, &arena, &random)?;
+    let mut building = Building {
+        arena: &arena,
+        random: &random,
+        certificates: &mut certificates,
+    };
+    let keys = bound(settings, &named, given, &mut building)?;
     let token = settings
         .admin
         .as_ref()
@@ -105,10 +109,9 @@ pub fn bound(
     settings: &Settings,
     named: &[settings::Key],
     given: &Given,
-    arena: &Arena,
-    random: &Random,
+    building: &mut Building<'_>,
 ) -> Result<Vec<KeySettings>, StartError> {
-    let kmss = kmss(settings, named, given, arena, random)?;
+    let kmss = kmss(settings, named, given, building)?;
     named.iter().map(|key| bind(key, &kmss)).collect()
 }
 
@@ -191,41 +194,20 @@ fn kmss(
     settings: &Settings,
     keys: &[settings::Key],
     given: &Given,
-    arena: &Arena,
-    random: &Random,
-) -> Result<HashMap<Arc<str>, Arc<dyn Kms>>, StartError> {
-    let mut opened: HashMap<Arc<str>, Arc<dyn Kms>> = given.kms.iter().cloned().collect();
-    for kms in settings
-        .kms
-        .iter()
-        .filter(|kms| !given.kms.iter().any(|(name, _)| *name == kms.name))
-    {
-        let of_all = keys
-            .iter()
-            .flat_map(|key| key.seal_with.iter().chain(&key.open_also));
-        let mut keks: Vec<&str> = of_all
-            .filter(|kek| kek.kms == kms.name)
-            .map(|kek| &*kek.kek)
-            .collect();
-        keks.sort_unstable();
-        keks.dedup();
+    building: &mut Building<'_>,
+) -> Result<Opened, StartError> {
+    let mut opened: Opened = given.kms.iter().cloned().collect();
+    for kms in &settings.kms {
+        let keks = keks(keys, &kms.name);
         // What no key names is not opened either: nothing would ever ask it.
-        if !keks.is_empty() {
-            let keyring = secrets::keyring(kms, &keks, arena, random)?;
-            let named = Named {
-                name: Arc::clone(&kms.name),
-                keyring,
-            };
-            opened.insert(Arc::clone(&kms.name), Arc::new(named));
+        if !keks.is_empty() && !opened.contains_key(&kms.name) {
+            opened.insert(Arc::clone(&kms.name), building.open(kms, &keks)?);
         }
     }
     Ok(opened)
 }
 
-fn bind(
-    key: &settings::Key,
-    kmss: &HashMap<Arc<str>, Arc<dyn Kms>>,
-) -> Result<KeySettings, StartError> {
+fn bind(key: &settings::Key, kmss: &Opened) -> Result<KeySettings, StartError> {
     let binding = |kek: &Kek| match kmss.get(&kek.kms) {
         Some(kms) => Ok(Binding {
             kms: Arc::clone(kms),
@@ -259,38 +241,4 @@ fn bind(
             ..TERMS
         },
     })
-}
-
-/// A keyring under the name that the settings give it, which may differ from the one in its keys' identity.
-struct Named {
-    name: Arc<str>,
-    keyring: Keyring,
-}
-
-impl Kms for Named {
-    fn name(&self) -> &str {
-        &self.name
-    }
-    fn uri(&self, kek: &str) -> String {
-        self.keyring.uri(kek)
-    }
-    fn authenticates_context(&self) -> bool {
-        self.keyring.authenticates_context()
-    }
-    fn wrap<'a>(
-        &'a self,
-        kek: &'a str,
-        dek: &'a [u8; 32],
-        scope: &'a Scope,
-    ) -> Answer<'a, Vec<u8>> {
-        self.keyring.wrap(kek, dek, scope)
-    }
-    fn unwrap<'a>(
-        &'a self,
-        kek: &'a str,
-        blob: &'a [u8],
-        scope: &'a Scope,
-    ) -> Answer<'a, Unwrapped> {
-        self.keyring.unwrap(kek, blob, scope)
-    }
 }

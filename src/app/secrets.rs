@@ -33,7 +33,7 @@ pub fn unlock(with: &settings::Unlock) -> Result<Unlock, StartError> {
 }
 
 /// The bytes of an environment variable.
-pub fn from_environment(variable: &'static str) -> Result<Zeroizing<Vec<u8>>, StartError> {
+pub fn from_environment(variable: &str) -> Result<Zeroizing<Vec<u8>>, StartError> {
     match std::env::var_os(variable) {
         Some(value) if !value.is_empty() => Ok(Zeroizing::new(value.into_vec())),
         _ => Err(StartError::Settings(
@@ -46,22 +46,23 @@ pub fn from_environment(variable: &'static str) -> Result<Zeroizing<Vec<u8>>, St
 /// The keyring of the settings, with these keys. One that may be made is made where there is none, and gets the keys that
 /// it lacks; of another, a missing key is an error.
 pub fn keyring(
-    kms: &settings::Kms,
+    name: &str,
+    settings: &settings::Keyring,
     keks: &[&str],
     arena: &Arena,
     random: &Random,
 ) -> Result<Keyring, StartError> {
-    let dir = &kms.keyring.dir;
+    let dir = &settings.dir;
     let is_there = Keyring::is_at(dir)?;
-    if kms.keyring.initialise {
-        whole_or_nothing(&kms.keyring, is_there)?;
+    if settings.initialise {
+        whole_or_nothing(settings, is_there)?;
         if !is_there {
-            return first(kms, keks, arena, random);
+            return first(name, settings, keks, arena, random);
         }
     }
     let keyring = Keyring::open(
         dir,
-        &unlock(&kms.keyring.unlock)?,
+        &unlock(&settings.unlock)?,
         arena.clone(),
         random.clone(),
     )?;
@@ -75,7 +76,7 @@ pub fn keyring(
         .iter()
         .filter(|kek| !known.iter().any(|name| name == *kek))
     {
-        if kms.keyring.initialise {
+        if settings.initialise {
             keyring.add(kek, SystemTime::now())?;
             tracing::warn!(dir = %dir.display(), key = kek, "made a new key: back the data directory up again");
         } else {
@@ -119,12 +120,12 @@ fn whole_or_nothing(keyring: &settings::Keyring, is_there: bool) -> Result<(), S
 
 /// The first start in an empty data directory.
 fn first(
-    kms: &settings::Kms,
+    name: &str,
+    keyring: &settings::Keyring,
     keks: &[&str],
     arena: &Arena,
     random: &Random,
 ) -> Result<Keyring, StartError> {
-    let keyring = &kms.keyring;
     let unlock = match &keyring.unlock {
         settings::Unlock::KeyFile(path) => {
             make_parent(path)?;
@@ -136,7 +137,7 @@ fn first(
     let made = Keyring::init(
         &keyring.dir,
         &unlock,
-        &kms.name,
+        name,
         keks,
         arena,
         random,
@@ -167,7 +168,7 @@ fn make_parent(path: &Path) -> Result<(), StartError> {
 /// The admin API's token: read, or made where it may be and is not there.
 pub fn token(admin: &settings::Admin, random: &Random) -> Result<Token, StartError> {
     let (text, place) = match &admin.token {
-        Secret::Environment(variable) => (from_environment(variable)?, (*variable).to_owned()),
+        Secret::Environment(variable) => (from_environment(variable)?, variable.to_string()),
         Secret::File(path) => {
             let is_there = path
                 .try_exists()

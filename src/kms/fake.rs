@@ -279,6 +279,10 @@ impl Kms for Fake {
         self.authenticates_context
     }
 
+    fn version(&self, blob: &[u8]) -> Option<String> {
+        super::leading_version(blob)
+    }
+
     fn wrap<'a>(
         &'a self,
         kek: &'a str,

@@ -448,6 +448,10 @@ impl Kms for Keyring {
         true
     }
 
+    fn version(&self, blob: &[u8]) -> Option<String> {
+        super::leading_version(blob)
+    }
+
     fn wrap<'a>(
         &'a self,
         kek: &'a str,

@@ -1,13 +1,14 @@
 //! What the words of the settings mean together, with flags and environment variables laid over them.
 
 use super::amount::show_duration;
-use super::keys::{KeyWords, KmsWords, UnlockWords};
+use super::keys::KeyWords;
+use super::kms::{KmsWords, ProviderWords};
 use super::overlay::{address_flag, flag_environment, flag_finding, flag_listener, flag_upstream};
 use super::written::{AdminWords, ListenerWords, SettingsFile};
 use super::{
     ADMIN_TOKEN_VARIABLE, Admin, Bind, Destination, GRACE_DEFAULT, Kek, Key, Keyring, Kms,
     LEASE_DEFAULT, LOCAL_KMS, Limits, Listener, Log, Overrides, PASSPHRASE_VARIABLE, PolicySource,
-    ROTATE_DEFAULT, Secret, Settings, Unlock, Upstream,
+    Provider, ROTATE_DEFAULT, Secret, Settings, Unlock, Upstream,
 };
 use crate::diagnostic::{Span, did_you_mean, quoted};
 use crate::marked::{Findings, Marked};
@@ -191,36 +192,34 @@ fn other_keys(file: &SettingsFile, overrides: &Overrides) -> Option<Arc<str>> {
 }
 
 fn kms(file: &SettingsFile, overrides: &Overrides, findings: &mut Findings<'_>) -> Vec<Kms> {
-    let environment = || Unlock::Passphrase(Secret::Environment(PASSPHRASE_VARIABLE));
-    let unlock = |words: &KmsWords, findings: &mut Findings<'_>| match &words.unlock {
-        Some(UnlockWords::KeyFile(file)) => Some(Unlock::KeyFile(file.clone())),
-        Some(UnlockWords::PassphraseFile(file)) => {
-            Some(Unlock::Passphrase(Secret::File(file.clone())))
-        }
-        None if overrides.passphrase_in_environment => Some(environment()),
-        None => {
-            let message = format!("the keyring {} needs `unlock`", quoted(&words.name.value));
-            let hint = format!(
-                "unlock: {{key_file: FILE}} or {{passphrase_file: FILE}}, or set {PASSPHRASE_VARIABLE}"
-            );
-            findings.at_with_hint("missing-word", words.name.span, message, hint);
-            None
+    let environment = || Unlock::Passphrase(Secret::Environment(PASSPHRASE_VARIABLE.into()));
+    let provider = |words: &KmsWords, findings: &mut Findings<'_>| match &words.provider {
+        ProviderWords::Other(provider) => Some(provider.clone()),
+        ProviderWords::Keyring { dir, unlock } => {
+            let unlock = match unlock {
+                Some(unlock) => unlock.clone(),
+                None if overrides.passphrase_in_environment => environment(),
+                None => {
+                    let message =
+                        format!("the keyring {} needs `unlock`", quoted(&words.name.value));
+                    let hint = format!(
+                        "unlock: {{key_file: FILE}} or {{passphrase_file: FILE}}, or set {PASSPHRASE_VARIABLE}"
+                    );
+                    findings.at_with_hint("missing-word", words.name.span, message, hint);
+                    return None;
+                }
+            };
+            Some(Provider::Keyring(Keyring {
+                dir: dir.clone(),
+                unlock,
+                initialise: false,
+            }))
         }
     };
     let mut all: Vec<Kms> = Vec::new();
     for words in &file.kms {
-        let Some(unlock) = unlock(words, findings) else {
-            continue;
-        };
-        let keyring = Keyring {
-            dir: words.dir.clone(),
-            unlock,
-            initialise: false,
-        };
-        all.push(Kms {
-            name: words.name.value.as_str().into(),
-            keyring,
-        });
+        let name = words.name.value.as_str().into();
+        all.extend(provider(words, findings).map(|provider| Kms { name, provider }));
     }
     if let Some(data) = &overrides.data_dir {
         if file.kms.is_empty() {
@@ -236,7 +235,7 @@ fn kms(file: &SettingsFile, overrides: &Overrides, findings: &mut Findings<'_>) 
             };
             all.push(Kms {
                 name: LOCAL_KMS.into(),
-                keyring,
+                provider: Provider::Keyring(keyring),
             });
         } else {
             let message =
@@ -251,6 +250,7 @@ fn kms(file: &SettingsFile, overrides: &Overrides, findings: &mut Findings<'_>) 
 fn keys(file: &SettingsFile, known: &[Kms], findings: &mut Findings<'_>) -> Vec<Key> {
     let kek = |words: &Marked<(String, String)>, findings: &mut Findings<'_>| {
         let (kms, kek) = &words.value;
+        let provider = known.iter().find(|known| &*known.name == kms.as_str());
         let made = known.iter().map(|known| &*known.name);
         let known: Vec<&str> = file
             .known_kms
@@ -268,17 +268,8 @@ fn keys(file: &SettingsFile, known: &[Kms], findings: &mut Findings<'_>) -> Vec<
                     .maybe_hint(hint),
             );
         }
-        // As the keyring wants it.
-        let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        let fits = kek.len() <= crate::policy::NAME_CHARS_MAX
-            && kek.bytes().all(|byte| word(byte) || b"-_.".contains(&byte))
-            && kek.bytes().next().is_some_and(word);
-        if !fits {
-            let message = format!(
-                "{} is no name of a key in a keyring: lower-case letters, digits, `.`, `_`, `-`",
-                quoted(kek)
-            );
-            findings.at("bad-kek", words.span, message);
+        if let Some(wrong) = provider.and_then(|kms| kms.provider.bad_kek(kek)) {
+            findings.at("bad-kek", words.span, format!("{} is {wrong}", quoted(kek)));
         }
         Kek {
             kms: kms.as_str().into(),
@@ -337,7 +328,7 @@ fn admin(
         .as_ref()
         .and_then(|admin: &AdminWords| admin.token_file.clone());
     let (token, initialise) = if overrides.admin_token_in_environment {
-        (Secret::Environment(ADMIN_TOKEN_VARIABLE), false)
+        (Secret::Environment(ADMIN_TOKEN_VARIABLE.into()), false)
     } else if let Some(token) = token_file {
         (Secret::File(token), false)
     } else if let Some(data) = &overrides.data_dir {

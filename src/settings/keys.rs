@@ -1,23 +1,11 @@
-//! The words of `kms` and `keys`.
+//! The words of `keys`.
 
-use super::written::{PLACES_MAX, bounded, path, period, seconds};
+use super::written::{PLACES_MAX, bounded, period, seconds};
 use crate::diagnostic::quoted;
 use crate::keys::Need;
-use crate::marked::{Findings, Marked, Node, not_built};
+use crate::marked::{Findings, Marked, Node};
 use crate::token::WRAPPINGS_MAX;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-pub(super) struct KmsWords {
-    pub name: Marked<String>,
-    pub dir: PathBuf,
-    pub unlock: Option<UnlockWords>,
-}
-
-pub(super) enum UnlockWords {
-    KeyFile(PathBuf),
-    PassphraseFile(PathBuf),
-}
 
 pub(super) struct KeyWords {
     pub name: Marked<String>,
@@ -27,72 +15,6 @@ pub(super) struct KeyWords {
     pub lease: Option<Duration>,
     pub grace: Option<Duration>,
     pub rotate: Option<Duration>,
-}
-
-pub(super) fn kms(
-    name: Marked<String>,
-    node: &Node,
-    base: &Path,
-    findings: &mut Findings<'_>,
-) -> Option<KmsWords> {
-    let mut fields = findings.fields(node, "a KMS")?;
-    let kinds = ["keyring", "transit", "aws", "gcp", "azure", "pkcs11"]
-        .map(|kind| (kind, kind == "keyring"));
-    let kind = fields.require("type", findings)?;
-    if !findings.choice(kind, "a KMS's `type`", &kinds)? {
-        // The words of another type would only be unknown here.
-        not_built(findings, kind.span, "a KMS other than `keyring`");
-        return None;
-    }
-    let dir = fields
-        .require("dir", findings)
-        .and_then(|node| path(node, base, "`dir`", findings));
-    let unlock = fields
-        .take("unlock")
-        .map(|node| unlock(node, base, findings));
-    fields.finish(findings);
-    let unlock = match unlock {
-        Some(None) => return None,
-        Some(Some(words)) => Some(words),
-        None => None,
-    };
-    Some(KmsWords {
-        name,
-        dir: dir?,
-        unlock,
-    })
-}
-
-fn unlock(node: &Node, base: &Path, findings: &mut Findings<'_>) -> Option<UnlockWords> {
-    let before = findings.count();
-    let mut fields = findings.fields(node, "`unlock`")?;
-    let key_file = fields
-        .take("key_file")
-        .and_then(|node| path(node, base, "`key_file`", findings));
-    let passphrase = fields
-        .take("passphrase_file")
-        .and_then(|node| path(node, base, "`passphrase_file`", findings));
-    let span = fields.span;
-    let hint = "a secret is named by its file: key_file or passphrase_file";
-    for word in ["key", "passphrase", "password"] {
-        fields.misplaced(word, hint, findings);
-    }
-    fields.finish(findings);
-    match (key_file, passphrase) {
-        (Some(file), None) => Some(UnlockWords::KeyFile(file)),
-        (None, Some(file)) => Some(UnlockWords::PassphraseFile(file)),
-        _ => {
-            // Another finding may have said it better.
-            if findings.count() == before {
-                findings.at(
-                    "one-of",
-                    span,
-                    "`unlock` has one of key_file, passphrase_file",
-                );
-            }
-            None
-        }
-    }
 }
 
 pub(super) fn key(

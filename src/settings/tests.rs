@@ -41,6 +41,14 @@ fn quick() -> Overrides {
 }
 
 #[track_caller]
+fn keyring_of(settings: &Settings) -> &Keyring {
+    match &settings.kms[0].provider {
+        Provider::Keyring(keyring) => keyring,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
 fn codes(settings: Result<Settings, Vec<Diagnostic>>) -> Vec<String> {
     let found = settings.expect_err("must be refused");
     found
@@ -63,14 +71,14 @@ fn a_file_with_defaults() {
     assert_eq!(api.ca, Ca::File("/etc/fieldveil/ca.pem".into()));
     assert_eq!((api.connect.as_secs(), api.response.as_secs()), (5, 60));
     assert_eq!(
-        settings.kms[0].keyring.dir,
+        keyring_of(&settings).dir,
         Path::new("/etc/fieldveil/keyring")
     );
     assert_eq!(
-        settings.kms[0].keyring.unlock,
+        keyring_of(&settings).unlock,
         Unlock::KeyFile("/run/secrets/kek".into())
     );
-    assert!(!settings.kms[0].keyring.initialise);
+    assert!(!keyring_of(&settings).initialise);
     let cards = &settings.keys[0];
     assert_eq!(
         (cards.lease.as_secs(), cards.grace, cards.rotate),
@@ -113,7 +121,7 @@ fn flags_alone_are_enough() {
             open: Vec::new()
         }
     );
-    let keyring = &settings.kms[0].keyring;
+    let keyring = keyring_of(&settings);
     assert_eq!(keyring.dir, Path::new("data/keyring"));
     assert_eq!(keyring.unlock, Unlock::KeyFile("data/keyring.key".into()));
     assert!(keyring.initialise);
@@ -180,7 +188,10 @@ fn flags_go_over_the_file() {
     let admin = settings.admin.unwrap();
     assert_eq!(
         (admin.bind.to_string().as_str(), admin.token),
-        ("127.0.0.1:2", Secret::Environment(ADMIN_TOKEN_VARIABLE))
+        (
+            "127.0.0.1:2",
+            Secret::Environment(ADMIN_TOKEN_VARIABLE.into())
+        )
     );
     assert_eq!(settings.probes.map(|probes| probes.port()), Some(3));
     assert_eq!(
@@ -334,14 +345,13 @@ fn the_environment_can_hold_the_passphrase() {
         ..Overrides::default()
     };
     let unlock = |text: &str, overrides: Overrides| {
-        with_file(text, overrides).unwrap().kms[0]
-            .keyring
+        keyring_of(&with_file(text, overrides).unwrap())
             .unlock
             .clone()
     };
     assert_eq!(
         unlock(&bare, set.clone()),
-        Unlock::Passphrase(Secret::Environment(PASSPHRASE_VARIABLE))
+        Unlock::Passphrase(Secret::Environment(PASSPHRASE_VARIABLE.into()))
     );
     // What the file says about this keyring is not silently replaced.
     assert_eq!(

@@ -4,7 +4,8 @@ use super::amount::{duration, show_duration, show_size, size};
 use super::edges::{
     UpstreamTls, destination, listener_tls, place, socket_mode, speak, upstream_tls,
 };
-use super::keys::{KeyWords, KmsWords, key, kms};
+use super::keys::{KeyWords, key};
+use super::kms::{KmsWords, kms};
 use super::store::store;
 use super::{Bind, LogFormat, LogLevel, Reload, Speak, Store, TlsFiles, Url};
 use crate::diagnostic::{Span, quoted};

@@ -1,0 +1,199 @@
+//! KMSs from settings: files read, secrets fetched, nothing asked yet. Blocking: not for an async thread.
+
+use super::certificates::Certificate;
+use super::{StartError, secrets};
+use crate::arena::Arena;
+use crate::dek::Scope;
+use crate::kms::http::Trust;
+use crate::kms::keyring::Keyring;
+use crate::kms::transit::{self, Login, Transit};
+use crate::kms::{self, Answer, Kms, Random, Unwrapped};
+use crate::settings::{self, Ca, Kek, Provider, TlsFiles, TransitAuth};
+use crate::tls::{BadRoots, Roots};
+use std::collections::HashMap;
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// KMSs by the names that the settings give them.
+pub type Opened = HashMap<Arc<str>, Arc<dyn Kms>>;
+
+/// What providers are built with.
+pub struct Building<'a> {
+    pub arena: &'a Arena,
+    pub random: &'a Random,
+    /// Certificates that providers show, to be watched.
+    pub certificates: &'a mut Vec<Certificate>,
+}
+
+/// The KEKs of one KMS that keys name, each once, in order.
+pub fn keks<'a>(keys: &'a [settings::Key], kms: &str) -> Vec<&'a str> {
+    let of_all = keys
+        .iter()
+        .flat_map(|key| key.seal_with.iter().chain(&key.open_also));
+    let mut keks: Vec<&str> = of_all
+        .filter(|kek: &&Kek| *kek.kms == *kms)
+        .map(|kek| &*kek.kek)
+        .collect();
+    keks.sort_unstable();
+    keks.dedup();
+    keks
+}
+
+impl Building<'_> {
+    /// One KMS, for these KEKs.
+    pub fn open(&mut self, kms: &settings::Kms, keks: &[&str]) -> Result<Arc<dyn Kms>, StartError> {
+        let name = Arc::clone(&kms.name);
+        Ok(match &kms.provider {
+            Provider::Keyring(keyring) => {
+                let keyring = secrets::keyring(&name, keyring, keks, self.arena, self.random)?;
+                Arc::new(Named { name, keyring })
+            }
+            Provider::Transit(transit) => {
+                let trust = self.trust(&name, &transit.ca, transit.certificate.as_ref())?;
+                let built = Transit::new(transit::Settings {
+                    name: Arc::clone(&name),
+                    address: transit.address.to_string(),
+                    identity: transit.identity.clone(),
+                    mount: transit.mount.clone(),
+                    namespace: transit.namespace.clone(),
+                    trust,
+                    login: login(&transit.auth)?,
+                    relogin_after: transit::RELOGIN_AFTER,
+                });
+                Arc::new(built.map_err(|bad| no_trust(&name, &bad))?)
+            }
+            #[cfg(feature = "aws")]
+            Provider::Aws(aws) => {
+                let built = kms::aws::Aws::new(kms::aws::Settings {
+                    name: Arc::clone(&name),
+                    region: aws.region.clone(),
+                    credentials: None,
+                    endpoint: aws.endpoint.as_ref().map(ToString::to_string),
+                    trust: self.trust(&name, &aws.ca, None)?,
+                    relogin_after: kms::aws::RELOGIN_AFTER,
+                });
+                Arc::new(built.map_err(|bad| no_trust(&name, &bad))?)
+            }
+            #[cfg(not(feature = "aws"))]
+            Provider::Aws(_) => {
+                return Err(StartError::Settings(
+                    format!("the KMS `{name}` is of type aws, which this build does not have"),
+                    "build with the feature `aws`".to_owned(),
+                ));
+            }
+        })
+    }
+
+    fn trust(
+        &mut self,
+        name: &str,
+        ca: &Ca,
+        certificate: Option<&TlsFiles>,
+    ) -> Result<Trust, StartError> {
+        let roots = match ca {
+            Ca::System => Roots::System,
+            Ca::File(file) => Roots::Pem(std::fs::read(file).map_err(|error| {
+                StartError::Settings(
+                    format!("kms {name}: {}: cannot be read: {error}", file.display()),
+                    format!("correct `tls` of the KMS `{name}` in the settings"),
+                )
+            })?),
+        };
+        let mut identity = None;
+        if let Some(files) = certificate {
+            let certificate = Certificate::read(format!("kms {name}"), files.clone())?;
+            identity = Some(certificate.identity());
+            self.certificates.push(certificate);
+        }
+        Ok(Trust { roots, identity })
+    }
+}
+
+fn no_trust(name: &str, bad: &BadRoots) -> StartError {
+    StartError::Settings(
+        format!("kms {name}: {bad}"),
+        format!("correct `tls` of the KMS `{name}` in the settings"),
+    )
+}
+
+fn login(auth: &TransitAuth) -> Result<Login, StartError> {
+    Ok(match auth {
+        TransitAuth::Token(place) => Login::Token(secret(place)?),
+        TransitAuth::AppRole {
+            mount,
+            role_id,
+            secret_id,
+        } => Login::AppRole {
+            mount: mount.clone(),
+            role_id: role_id.clone(),
+            secret_id: secret(secret_id)?,
+        },
+        TransitAuth::Kubernetes {
+            mount,
+            role,
+            jwt_file,
+        } => Login::Kubernetes {
+            mount: mount.clone(),
+            role: role.clone(),
+            jwt: kms::secret::Secret::File(jwt_file.clone()),
+        },
+    })
+}
+
+/// A file is left to be read when it is needed; a variable is read now, for it cannot change any more.
+fn secret(place: &settings::Secret) -> Result<kms::secret::Secret, StartError> {
+    match place {
+        settings::Secret::File(path) => Ok(kms::secret::Secret::File(path.clone())),
+        settings::Secret::Environment(variable) => {
+            let bytes = secrets::from_environment(variable)?;
+            let text = std::str::from_utf8(&bytes).ok();
+            let text = text.filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()));
+            let text = text.ok_or_else(|| {
+                StartError::Settings(
+                    format!("{variable} holds no secret of visible characters"),
+                    format!("correct {variable}, or name a file"),
+                )
+            })?;
+            Ok(kms::secret::Secret::Given(Arc::new(Zeroizing::new(
+                text.to_owned(),
+            ))))
+        }
+    }
+}
+
+/// A keyring under the name that the settings give it, which may differ from the one in its keys' identity.
+struct Named {
+    name: Arc<str>,
+    keyring: Keyring,
+}
+
+impl Kms for Named {
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn uri(&self, kek: &str) -> String {
+        self.keyring.uri(kek)
+    }
+    fn authenticates_context(&self) -> bool {
+        self.keyring.authenticates_context()
+    }
+    fn version(&self, blob: &[u8]) -> Option<String> {
+        self.keyring.version(blob)
+    }
+    fn wrap<'a>(
+        &'a self,
+        kek: &'a str,
+        dek: &'a [u8; 32],
+        scope: &'a Scope,
+    ) -> Answer<'a, Vec<u8>> {
+        self.keyring.wrap(kek, dek, scope)
+    }
+    fn unwrap<'a>(
+        &'a self,
+        kek: &'a str,
+        blob: &'a [u8],
+        scope: &'a Scope,
+    ) -> Answer<'a, Unwrapped> {
+        self.keyring.unwrap(kek, blob, scope)
+    }
+}

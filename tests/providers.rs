@@ -1,0 +1,10 @@
+//! Every KMS provider against the same cases, and what each makes of every answer: against servers of the tests' own, so that
+//! plain `cargo test` needs nothing else. The real servers are in `tests/suites/`.
+
+mod providers {
+    pub mod answers;
+    pub mod login;
+    pub mod stub;
+    pub mod suite;
+    mod wire;
+}
