@@ -5,6 +5,7 @@
 //! no part in what happens to a request.
 
 mod certificates;
+mod check;
 mod keyroom;
 pub mod policies;
 mod prepare;
@@ -15,6 +16,7 @@ pub mod stores;
 mod trouble;
 mod warming;
 
+pub use check::{Checked, Outcome, check_kms};
 pub use keyroom::KeyRoom;
 pub use trouble::StartError;
 

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod filter;
 pub mod keyring;
 pub mod keys;
+pub mod kms;
 pub mod policy;
 pub mod run;
 pub mod shell;
@@ -126,6 +127,7 @@ impl Cli {
             Command::Man(args) => shell::man(&args, &mut io::stdout().lock()),
             Command::Keyring(command) => keyring::command(&command, output),
             Command::Keys(command) => keys::command(&command, output),
+            Command::Kms(command) => kms::command(command, output),
         };
         match done {
             Ok(exit) => exit,

@@ -59,6 +59,7 @@ impl Building<'_> {
                     trust,
                     login: login(&transit.auth)?,
                     relogin_after: transit::RELOGIN_AFTER,
+                    look_again: transit::LOOK_AGAIN,
                 });
                 Arc::new(built.map_err(|bad| no_trust(&name, &bad))?)
             }

@@ -41,6 +41,9 @@ pub enum Command {
     /// Asks a running agent about its data keys
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Works on the KMSs of the settings
+    #[command(subcommand)]
+    Kms(KmsCommand),
     /// Prints completions for a shell
     #[command(after_help = "\
 Examples:
@@ -72,6 +75,19 @@ pub struct ManArgs {
     pub dir: Option<PathBuf>,
 }
 
+/// `fieldveil kms COMMAND`.
+#[derive(Subcommand, Debug)]
+pub enum KmsCommand {
+    /// Wraps and unwraps with every KEK of the settings: 0, 1 if a KMS says no, 69 if one cannot be reached
+    #[command(after_help = "\
+Takes what `fieldveil run` takes, so that it asks as the agent would.
+
+Examples:
+  fieldveil kms check --config /etc/fieldveil/settings.yaml
+  fieldveil kms check --output json --config settings.yaml")]
+    Check(Box<RunArgs>),
+}
+
 /// `fieldveil demo`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -99,7 +115,12 @@ Examples:
   fieldveil run --upstream http://127.0.0.1:9000 --seal '$..ssn' --seal '$.cards[*].number=pan' --open '$..*' --data-dir ./data")]
 pub struct RunArgs {
     /// The settings file
-    #[arg(long, value_name = "FILE", env = "FIELDVEIL_CONFIG")]
+    #[arg(
+        long,
+        alias = "settings",
+        value_name = "FILE",
+        env = "FIELDVEIL_CONFIG"
+    )]
     pub config: Option<PathBuf>,
     /// Selects an environment of the policies
     #[arg(long, value_name = "NAME", env = "FIELDVEIL_ENVIRONMENT")]

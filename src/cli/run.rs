@@ -5,6 +5,7 @@
 use super::{Exit, Output, RunArgs, colour, trouble};
 use crate::app::reload::Trigger;
 use crate::app::{App, Given, Running, StartError};
+use crate::diagnostic::Diagnostic;
 use crate::settings::{LogFormat, LogLevel, Settings};
 use crate::telemetry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -20,9 +21,17 @@ const SETTINGS_BYTES_MAX: u64 = 1 << 20;
 /// How long what still blocks a thread may take when everything else has ended.
 const LAST_THREADS: Duration = Duration::from_millis(500);
 
+/// The settings that flags, environment and file come to, for what carries no traffic.
+pub(super) fn settings_without_listeners(args: RunArgs) -> Result<Settings, Vec<Diagnostic>> {
+    Settings::load_without_listeners(&args.overrides(is_set), read).map(Settings::making_nothing)
+}
+
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
+}
+
 /// Runs an agent to its end.
 pub fn run(args: RunArgs, output: Output) -> Exit {
-    let is_set = |variable: &str| std::env::var_os(variable).is_some_and(|value| !value.is_empty());
     let settings = match Settings::load(&args.overrides(is_set), read) {
         Ok(settings) => settings,
         Err(found) => return trouble::not_started(&StartError::Findings(found), output),

@@ -30,7 +30,7 @@ use zeroize::Zeroizing;
 /// at the server.
 pub const RELOGIN_AFTER: Duration = Duration::from_secs(10);
 /// How long a key's latest version, once read, is taken for the latest.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+pub const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How long it is not asked for where it may not be read.
 const UNTOLD_FOR: Duration = Duration::from_secs(600);
 /// What an unwrap waits for the metadata at most: it is worth a rotation that is seen late.
@@ -54,6 +54,8 @@ pub struct Settings {
     pub login: Login,
     /// [`RELOGIN_AFTER`], but in tests.
     pub relogin_after: Duration,
+    /// [`LOOK_AGAIN`], but in tests.
+    pub look_again: Duration,
 }
 
 /// A transit engine.
@@ -63,6 +65,7 @@ pub struct Transit {
     mount: String,
     server: Server,
     sessions: Arc<Sessions>,
+    look_again: Duration,
     latest: Mutex<HashMap<String, Latest>>,
 }
 
@@ -135,6 +138,7 @@ impl Transit {
             mount: settings.mount,
             server,
             sessions,
+            look_again: settings.look_again,
             latest: Mutex::default(),
         })
     }
@@ -195,7 +199,7 @@ impl Transit {
         match reply.status {
             StatusCode::OK => {
                 if let Some(version) = wire::latest_version(&reply.body) {
-                    self.note(kek, version, Some(LOOK_AGAIN));
+                    self.note(kek, version, Some(self.look_again));
                 }
                 Ok(())
             }

@@ -4,7 +4,7 @@ use super::stub::{Asked, Say, Stub};
 use super::suite::{DEK, scope};
 use fieldveil::kms::http::Trust;
 use fieldveil::kms::secret::Secret;
-use fieldveil::kms::transit::{Login, Settings, Transit};
+use fieldveil::kms::transit::{LOOK_AGAIN, Login, Settings, Transit};
 use fieldveil::kms::{Failure, Kms};
 use fieldveil::tls::Roots;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -24,6 +24,7 @@ pub fn transit(address: &str, login: Login, relogin_after: Duration) -> Transit 
         trust: trust(),
         login,
         relogin_after,
+        look_again: LOOK_AGAIN,
     })
     .unwrap()
 }

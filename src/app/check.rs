@@ -1,0 +1,191 @@
+//! A round trip with every KEK that the settings name: what `fieldveil kms check` tells. It wraps random bytes that protect
+//! nothing, and seals nothing.
+
+use super::StartError;
+use super::providers::{Building, keks};
+use crate::arena::Arena;
+use crate::dek::Scope;
+use crate::kms::{Failure, Kms, KmsError, os_random};
+use crate::settings::{self, Key, Settings};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+use zeroize::Zeroizing;
+
+/// For one call.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How it went with one KEK.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// As the settings call it.
+    pub kms: Arc<str>,
+    /// Its type.
+    pub provider: &'static str,
+    /// The KEK's name there; empty where no key names one of this KMS.
+    pub kek: String,
+    /// Its identity, where the KMS could be opened.
+    pub uri: Option<String>,
+    /// The key whose KEK it is, and whether it seals with it.
+    pub key: Option<(Arc<str>, bool)>,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What came of a round trip.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// What was wrapped came back.
+    Well {
+        /// The KEK's version, where a blob tells.
+        version: Option<String>,
+        /// Bytes of the blob.
+        blob_bytes: usize,
+        /// Whether the KMS itself holds blobs to their key name and tenant.
+        authenticates_context: bool,
+        /// For wrapping, microseconds.
+        wrap_micros: u128,
+        /// For unwrapping, microseconds.
+        unwrap_micros: u128,
+    },
+    /// A call failed.
+    Failed {
+        /// `wrap` or `unwrap`.
+        verb: &'static str,
+        /// What kind of no.
+        failure: Failure,
+        /// What happened.
+        detail: String,
+        /// For the failed call, microseconds.
+        micros: u128,
+    },
+    /// The KMS cannot be opened: what is wrong with settings or files, and what to do.
+    Settings(String, Option<String>),
+    /// No key names a KEK of this KMS: there is nothing to ask it for.
+    Unused,
+}
+
+/// A round trip with each KEK that keys name, one after the other, in the order of the settings.
+///
+/// # Errors
+/// Which keys there are, the policies say (`--data-dir`), and they cannot be loaded.
+pub async fn check_kms(settings: &Settings) -> Result<Vec<Checked>, StartError> {
+    let mut keys = settings.keys.clone();
+    if settings.other_keys.is_some() {
+        let policies = super::prepare::load(settings)?;
+        keys = settings.keys_for(&policies.keys())?;
+    }
+    Ok(check(settings, &keys).await)
+}
+
+async fn check(settings: &Settings, keys: &[Key]) -> Vec<Checked> {
+    let mut all = Vec::new();
+    for kms in &settings.kms {
+        let names: Vec<String> = keks(keys, &kms.name)
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        let found = |kek: &str, uri: Option<String>, outcome| Checked {
+            kms: Arc::clone(&kms.name),
+            provider: kms.provider.word(),
+            kek: kek.to_owned(),
+            uri,
+            key: of_key(keys, &kms.name, kek),
+            outcome,
+        };
+        if names.is_empty() {
+            all.push(found("", None, Outcome::Unused));
+            continue;
+        }
+        // As an agent opens it; each KEK for itself, so that a missing one does not hide the others.
+        for kek in &names {
+            all.push(match open(kms.clone(), kek.clone()).await {
+                Ok(opened) => {
+                    let scope = Scope {
+                        key: of_key(keys, &kms.name, kek).map_or("check".into(), |(key, _)| key),
+                        tenant: None,
+                    };
+                    let outcome = round_trip(&*opened, kek, &scope).await;
+                    found(kek, Some(opened.uri(kek)), outcome)
+                }
+                Err(error) => {
+                    let outcome = Outcome::Settings(error.to_string(), error.hint());
+                    found(kek, None, outcome)
+                }
+            });
+        }
+    }
+    all
+}
+
+fn of_key(keys: &[Key], kms: &str, kek: &str) -> Option<(Arc<str>, bool)> {
+    let is_it = |one: &settings::Kek| *one.kms == *kms && *one.kek == *kek;
+    let seals = keys.iter().find(|key| key.seal_with.iter().any(is_it));
+    let opens = || keys.iter().find(|key| key.open_also.iter().any(is_it));
+    seals
+        .map(|key| (Arc::clone(&key.name), true))
+        .or_else(|| opens().map(|key| (Arc::clone(&key.name), false)))
+}
+
+async fn open(kms: settings::Kms, kek: String) -> Result<Arc<dyn Kms>, StartError> {
+    let opened = tokio::task::spawn_blocking(move || {
+        let arena =
+            Arena::new().map_err(|error| StartError::System("no memory for keys", error))?;
+        let mut building = Building {
+            arena: &arena,
+            random: &os_random(),
+            certificates: &mut Vec::new(),
+        };
+        building.open(&kms, &[&kek])
+    });
+    opened
+        .await
+        .map_err(|error| StartError::System("the check was cut off", error.into()))?
+}
+
+async fn in_time<T>(
+    call: impl Future<Output = Result<T, KmsError>>,
+) -> (Result<T, KmsError>, u128) {
+    let begun = Instant::now();
+    let answer = match timeout(DEADLINE, call).await {
+        Ok(answer) => answer,
+        Err(_) => Err(KmsError::new(
+            Failure::Unreachable,
+            format!("no answer within {} s", DEADLINE.as_secs()),
+        )),
+    };
+    (answer, begun.elapsed().as_micros())
+}
+
+async fn round_trip(kms: &dyn Kms, kek: &str, scope: &Scope) -> Outcome {
+    let failed = |verb, error: KmsError, micros| Outcome::Failed {
+        verb,
+        failure: error.failure,
+        detail: error.detail,
+        micros,
+    };
+    let mut dek = Zeroizing::new([0; 32]);
+    if let Err(error) = os_random()(&mut dek[..]) {
+        return Outcome::Settings(format!("no randomness: {error}"), None);
+    }
+    let (wrapped, wrap_micros) = in_time(kms.wrap(kek, &dek, scope)).await;
+    let blob = match wrapped {
+        Ok(blob) => blob,
+        Err(error) => return failed("wrap", error, wrap_micros),
+    };
+    let (unwrapped, unwrap_micros) = in_time(kms.unwrap(kek, &blob, scope)).await;
+    match unwrapped {
+        Ok(unwrapped) if unwrapped.dek[..] == dek[..] => Outcome::Well {
+            version: kms.version(&blob),
+            blob_bytes: blob.len(),
+            authenticates_context: kms.authenticates_context(),
+            wrap_micros,
+            unwrap_micros,
+        },
+        Ok(_) => {
+            let error = KmsError::new(Failure::Malformed, "what came back is not what was wrapped");
+            failed("unwrap", error, unwrap_micros)
+        }
+        Err(error) => failed("unwrap", error, unwrap_micros),
+    }
+}
