@@ -10,6 +10,8 @@ mod faces;
 mod filters;
 #[path = "agent/harness.rs"]
 mod harness;
+#[path = "agent/kms.rs"]
+mod kms;
 #[path = "agent/refused.rs"]
 mod refused;
 #[path = "agent/reload.rs"]

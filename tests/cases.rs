@@ -96,7 +96,7 @@ fn examples_of_the_documentation() {
     let head = "apiVersion: fieldveil/v1\nkind: Policy\nmetadata: {name: p}\n";
     let route = "routes: [{name: customers, match: {}}]\n";
     let policies = examples("policy.md");
-    assert_eq!(policies.len(), 4);
+    assert_eq!(policies.len(), 5);
     for example in policies {
         let whole = if example.starts_with("apiVersion") {
             example
@@ -111,7 +111,12 @@ fn examples_of_the_documentation() {
     }
     let settings = examples("settings.md");
     assert!(settings.len() >= 2);
-    for example in settings {
+    // What a page about KMSs shows is completed.
+    let around = "policy: {dir: p}\nlisteners: [{name: out, bind: 127.0.0.1:0, upstream: api}]\nupstreams: {api: {url: https://a}}\n";
+    let kms = examples("kms.md");
+    assert!(kms.len() >= 2);
+    let kms = kms.into_iter().map(|example| format!("{around}{example}"));
+    for example in settings.into_iter().chain(kms) {
         let overrides = Overrides {
             config: Some("settings.md".into()),
             ..Overrides::default()

@@ -1,7 +1,8 @@
 //! The cases that every provider passes, whoever it is: against the real server where there is one.
 
-use fieldveil::dek::Scope;
+use fieldveil::dek::{Kid, Scope};
 use fieldveil::kms::{Failure, Kms, KmsError};
+use fieldveil::token::{ClassHint, Record, Suite, Token, kek_id};
 use std::future::Future;
 use std::pin::Pin;
 
@@ -23,6 +24,8 @@ pub trait Subject {
     fn other(&self) -> String;
     /// One that is not there.
     fn missing(&self) -> String;
+    /// Its row in the table of lengths in docs/kms.md.
+    fn row(&self) -> Option<&'static str>;
     /// A new version of the KEK. False: the provider's blobs do not tell versions apart.
     fn rotate(&self) -> Option<Done<'_>>;
     /// Switches the KEK off (or the version that made the blobs so far), and on.
@@ -48,6 +51,21 @@ async fn opens(subject: &dyn Subject, blob: &[u8], scope: &Scope, case: &str) ->
     opened.superseded
 }
 
+/// Characters of an inline token of an 11-byte string that carries this blob.
+fn token_length(uri: &str, blob: &[u8]) -> usize {
+    let record = Record::build(&[(kek_id(uri), blob)]).unwrap();
+    let token = Token {
+        suite: Suite::Xaes256Gcm,
+        class: ClassHint([0; 4]),
+        kid: Kid([0; 16]),
+        record: Some(&record),
+        nonce: Some(&[0; 24]),
+        // The value with its quotes, and the tag.
+        sealed: &[0; 13 + 16],
+    };
+    token.encode().len()
+}
+
 /// All cases, in order; each leaves the server as it found it, but for the last.
 pub async fn run(subject: &dyn Subject) {
     let (kms, kek) = (subject.kms(), subject.kek());
@@ -60,6 +78,11 @@ pub async fn run(subject: &dyn Subject) {
         assert!(!opens(subject, &blob, scope, "round trip").await);
         let again = kms.wrap(&kek, &DEK, scope).await.unwrap();
         assert_ne!(blob, again, "wrapping is randomised");
+        if let Some(row) = subject.row() {
+            let characters = token_length(&kms.uri(&kek), &blob);
+            let row = format!("| {row} | {} | {characters} |", blob.len());
+            assert!(include_str!("../../docs/kms.md").contains(&row), "{row}");
+        }
     }
     assert!(kms.uri(&kek).ends_with(&kek) || kms.uri(&kek).contains(':'));
     assert_ne!(kms.uri(&kek), kms.uri(&subject.other()));

@@ -22,6 +22,9 @@ impl Subject for Local {
     fn missing(&self) -> String {
         "none".into()
     }
+    fn row(&self) -> Option<&'static str> {
+        Some("`keyring`")
+    }
     fn rotate(&self) -> Option<Done<'_>> {
         Some(Box::pin(async {
             self.0.rotate("cards", SystemTime::now()).unwrap();
@@ -59,6 +62,9 @@ impl Subject for Told {
     }
     fn missing(&self) -> String {
         "none".into()
+    }
+    fn row(&self) -> Option<&'static str> {
+        None
     }
     fn rotate(&self) -> Option<Done<'_>> {
         Some(Box::pin(async { self.0.rotate("cards") }))

@@ -163,6 +163,9 @@ impl Subject for Real {
     fn missing(&self) -> String {
         "arn:aws:kms:us-east-1:000000000000:key/1234abcd-12ab-34cd-56ef-1234567890ab".into()
     }
+    fn row(&self) -> Option<&'static str> {
+        Some("`aws`, as LocalStack has it")
+    }
     fn rotate(&self) -> Option<Done<'_>> {
         None
     }

@@ -174,6 +174,9 @@ impl Subject for Real {
     fn missing(&self) -> String {
         "none".into()
     }
+    fn row(&self) -> Option<&'static str> {
+        Some("`transit`, key of type `aes256-gcm96`")
+    }
     fn rotate(&self) -> Option<Done<'_>> {
         Some(Box::pin(async {
             self.bao.put("transit/keys/cards/rotate", json!({})).await;
