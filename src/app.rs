@@ -30,7 +30,7 @@ use crate::metrics::{Listening, Metrics, Reading};
 use crate::policy::Policies;
 use crate::proxy::{self, Proxy};
 use crate::settings::{self, Bind, Destination, PolicySource, Settings};
-use crate::tls::Identity;
+use crate::tls::{Clients, Identity};
 use crate::upstream::{OwnAddresses, Upstream, Upstreams};
 use prepare::{Prepared, prepare};
 use reload::{Reloader, Reloading, Trigger};
@@ -495,9 +495,10 @@ fn listening(
     settings: &Settings,
     connections: usize,
     listener: &settings::Listener,
-    identities: &HashMap<Arc<str>, Identity>,
+    identities: &HashMap<Arc<str>, (Identity, Option<Clients>)>,
 ) -> listener::Settings {
     let limits = &settings.limits;
+    let tls = identities.get(&listener.name);
     listener::Settings {
         connections,
         patience: Patience {
@@ -508,7 +509,8 @@ fn listening(
             exchange: limits.exchange_timeout,
         },
         drain: limits.drain,
-        tls: identities.get(&listener.name).cloned(),
+        tls: tls.map(|(identity, _)| identity.clone()),
+        clients: tls.and_then(|(_, clients)| clients.clone()),
         http2: listener.http2,
         streams: limits.streams,
     }

@@ -94,6 +94,29 @@ pub enum Side {
     Response,
 }
 
+/// Who asks, as far as the policy knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Caller {
+    /// The policy does not ask, or the request does not say.
+    #[default]
+    Unknown,
+    /// Somebody whom no rule of the route names: what that one is called stays out of the record.
+    Unlisted,
+    /// The name in the policy.
+    Listed(Arc<str>),
+}
+
+impl Caller {
+    /// The name, `unlisted`, or nothing.
+    pub fn word(&self) -> Option<&str> {
+        match self {
+            Caller::Unknown => None,
+            Caller::Unlisted => Some("unlisted"),
+            Caller::Listed(name) => Some(name),
+        }
+    }
+}
+
 /// What an access came to, when it is over.
 #[derive(Debug)]
 pub struct Entry {
@@ -117,6 +140,8 @@ pub struct Entry {
     pub observed: Option<&'static str>,
     /// The route only observes: what the tallies count was not done.
     pub observing: bool,
+    /// Who asks, where the policy says how that is known. Never a label of a metric.
+    pub caller: Caller,
     /// What was done with the request's body; zero where it was not rewritten.
     pub request: Tally,
     /// What was done with the answer's body; likewise.
@@ -170,6 +195,7 @@ impl Record {
             outcome: Outcome::Aborted,
             observed: None,
             observing: false,
+            caller: Caller::Unknown,
             request: Tally::default(),
             response: Tally::default(),
             unread: None,
@@ -200,6 +226,10 @@ impl Record {
     pub fn route(&mut self, name: &Arc<str>, observing: bool) {
         self.entry.route = Some(name.clone());
         self.entry.observing = observing;
+    }
+    /// Who asks: the name in the policy, or somebody whom it does not name.
+    pub fn caller(&mut self, listed: Option<Arc<str>>) {
+        self.entry.caller = listed.map_or(Caller::Unlisted, Caller::Listed);
     }
     /// No route takes a request to a host that a policy names.
     pub fn unmatched(&mut self) {
@@ -272,7 +302,8 @@ impl Record {
             both(|tally| sum(&tally.sealed)),
             both(|tally| sum(&tally.opened))
         );
-        let others: [(&str, u64); 6] = [
+        let others: [(&str, u64); 7] = [
+            ("masked", both(|tally| sum(&tally.masked))),
             ("kept", both(|tally| sum(&tally.kept))),
             ("strays", both(|tally| tally.strays)),
             ("unclaimed", both(|tally| tally.unclaimed)),
@@ -325,6 +356,7 @@ fn log(entry: &Entry, note: &str) {
         route = entry.route.as_deref(),
         unmatched = entry.unmatched.then_some(true),
         method = entry.method.as_str(),
+        caller = entry.caller.word(),
         status = entry.status,
         outcome = entry.outcome.word(),
         fault = match entry.outcome {
@@ -355,6 +387,7 @@ impl fmt::Display for Counts<'_> {
             ("sealed", &tally.sealed),
             ("kept", &tally.kept),
             ("opened", &tally.opened),
+            ("masked", &tally.masked),
         ] {
             for (class, count) in counts {
                 write!(f, "{space}{what}.{}={count}", class.name)?;
@@ -411,6 +444,7 @@ mod tests {
             key: "k".into(),
             suite: crate::dek::Suite::Xaes256Gcm,
             keep_sealed: true,
+            mask: None,
         })
     }
 

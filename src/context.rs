@@ -3,6 +3,7 @@
 //! This room knows how a context is spelt, not where its values stand in a document (that is `transform`'s).
 
 use crate::dek::Kid;
+use crate::mask::Mask;
 use crate::token::ClassHint;
 pub use crate::token::Suite;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ pub struct Class {
     pub suite: Suite,
     /// A token found at a sealing place stays if it opens there; otherwise the body is refused.
     pub keep_sealed: bool,
+    /// What is shown of a value where it is revealed masked; what has the form of that is refused where the class is sealed.
+    pub mask: Option<Mask>,
 }
 
 impl Class {
@@ -58,6 +61,8 @@ pub struct Circumstances {
     pub tenant: Option<Arc<str>>,
     /// By index: the route's sources outside the body.
     pub outside: Vec<Outside>,
+    /// Who asks, where the policy says how that is known.
+    pub caller: Option<Arc<str>>,
 }
 
 // No derived Debug: the texts are the application's data.
@@ -76,6 +81,7 @@ impl std::fmt::Debug for Circumstances {
         let tenant = self.tenant.as_ref().map(|_| "..");
         f.debug_struct("Circumstances")
             .field("tenant", &tenant)
+            .field("caller", &self.caller.as_ref().map(|_| ".."))
             .field("outside", &self.outside)
             .finish()
     }

@@ -185,6 +185,8 @@ codes! {
         "Send tokens only at sealed places, or set `stray: report`."
     Unclaimed "unclaimed" 422 Policy "A value stands where no rule names it"
         "Add a rule for it (`pass: true` if it may go), or set `unclaimed: report`."
+    Masked "masked-value" 422 Policy "A masked value stands where a value is to be sealed"
+        "Send the value itself or its token, or leave the member out: what was masked is not taken back."
     Plaintext "plaintext" 422 Policy "A value stands where the policy expects a token"
         "Send the token that was given for it, or set `plaintext: report`."
     NearMiss "near-miss" 422 Policy "A member's name is that of a sealed value but for its spelling"

@@ -70,6 +70,7 @@ pub mod context;
 pub mod dek;
 pub mod diagnostic;
 pub mod marked;
+pub mod mask;
 pub mod path;
 pub mod policy;
 pub mod scan;

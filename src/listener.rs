@@ -20,7 +20,7 @@ pub use wire::Patience;
 
 use crate::body::{Body, Broken};
 use crate::proxy::Proxy;
-use crate::tls::Identity;
+use crate::tls::{Clients, Identity};
 use connection::Service;
 use http2::Clock;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -52,6 +52,8 @@ pub struct Settings {
     pub drain: Duration,
     /// TLS on every connection, with this certificate.
     pub tls: Option<Identity>,
+    /// Certificates of clients are asked for, and taken from these authorities.
+    pub clients: Option<Clients>,
     /// HTTP/2, too: by ALPN with TLS, by its preface without.
     pub http2: bool,
     /// Requests at once on one connection of HTTP/2.
@@ -65,6 +67,7 @@ impl Default for Settings {
             patience: Patience::default(),
             drain: Duration::from_secs(30),
             tls: None,
+            clients: None,
             http2: true,
             streams: 128,
         }
@@ -111,7 +114,9 @@ impl Listener {
             settings.connections.min(Semaphore::MAX_PERMITS),
         ));
         let tls = match &settings.tls {
-            Some(identity) => Some(TlsAcceptor::from(identity.server(settings.http2)?)),
+            Some(identity) => Some(TlsAcceptor::from(
+                identity.server(settings.http2, settings.clients.as_ref())?,
+            )),
             None => None,
         };
         let service = Service {

@@ -5,8 +5,9 @@
 //! no addresses, credentials or keys, only the names of keys. It reads no files: the text is handed in.
 //!
 //! Reading order: `written` and `sides` (the file, word by word), `checked` and `draft` (what it means), `matching` (which route takes a request),
-//! `spelling` (the ways to read a request's path), `outside` (what a route takes from the request for tenant and binds).
+//! `spelling` (the ways to read a request's path), `outside` (what a route takes from the request for tenant and binds), `callers` (who sees how much).
 
+mod callers;
 mod checked;
 mod comparison;
 mod draft;
@@ -34,7 +35,7 @@ pub use comparison::{Change, Comparison, Direction, compare};
 pub use flags::{FLAG_CLASS, FLAG_KEY, FLAG_POLICY};
 pub use lint::lint;
 pub use matching::{HostPattern, Match, Matched, Miss, Parameters, Template};
-pub use outside::{TENANT_BYTES_MAX, TenantMissing};
+pub use outside::{Peer, TENANT_BYTES_MAX, TenantMissing};
 pub use spelling::PathRefused;
 pub(crate) use written::bad_name;
 
@@ -52,6 +53,10 @@ pub const ROUTES_MAX: usize = 256;
 pub const RULES_MAX: usize = 256;
 /// Binds of one rule.
 pub const BINDS_MAX: usize = 16;
+/// Callers of one rule.
+pub const CALLERS_MAX: usize = 64;
+/// Bytes of a caller's name.
+pub const CALLER_BYTES_MAX: usize = 256;
 /// Methods of one route.
 pub const METHODS_MAX: usize = 32;
 /// Environments of one policy.
@@ -94,6 +99,17 @@ pub enum TenantSource {
     Path(Arc<str>),
     /// The same for every request.
     Value(Arc<str>),
+}
+
+/// How it is known who asks. Missing: whoever asks is nobody that a rule names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CallerSource {
+    /// A header's name, lower case: what the client says of itself.
+    Header(Arc<str>),
+    /// The user's number at the other end of a Unix socket.
+    PeerUid,
+    /// The name in the client's certificate.
+    MtlsSan,
 }
 
 /// A value that a route takes from outside the body for its binds.
@@ -147,6 +163,8 @@ pub struct Route {
     pub outside: Vec<OutsideSource>,
     /// As [`Policy::tenant`].
     pub tenant: Option<TenantSource>,
+    /// The route's own, or the policy's.
+    pub caller: Option<CallerSource>,
     span: Span,
 }
 

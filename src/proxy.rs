@@ -21,7 +21,7 @@ use crate::body::pace::{Pace, Rate};
 use crate::body::{Arriving, Body};
 use crate::entropy;
 use crate::error::{Code, Error};
-use crate::policy::Policies;
+use crate::policy::{Peer, Policies};
 use crate::transform::{Heads, Message, Spot, Tally, plan_message};
 use crate::upstream::Upstreams;
 use arc_swap::ArcSwap;
@@ -81,6 +81,8 @@ pub trait Exchange {
     fn pace(&self) -> Option<Duration>;
     /// The user that sent it, where it came over a Unix socket.
     fn peer_uid(&self) -> Option<u32>;
+    /// The name in its certificate, where the client showed one that was verified.
+    fn peer_name(&self) -> Option<&str>;
 }
 
 /// What holds for a request from its head to its answer; exchanged whole.
@@ -205,7 +207,12 @@ impl Proxy {
         }
         headers::arrive(&head.method, &mut head.headers, &self.pseudonym).map_err(early)?;
         let upstream = self.upstreams.of(&head).map_err(early)?;
-        let way = route::take(policies, &head, upstream.authority(), record).map_err(early)?;
+        let peer = Peer {
+            uid: exchange.peer_uid(),
+            name: exchange.peer_name(),
+        };
+        let way =
+            route::take(policies, &head, upstream.authority(), peer, record).map_err(early)?;
 
         // Outward: nothing goes up before the whole body is known to be what the policy wants it to be.
         let mut body = match &way {

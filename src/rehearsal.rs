@@ -13,7 +13,7 @@ mod verdict;
 use crate::audit::{Entry, Observe, Record, Side};
 use crate::body::held::{boundary, declared};
 use crate::error::{Code, Error};
-use crate::policy::Policies;
+use crate::policy::{Peer, Policies};
 use crate::proxy::letter::{self, Front, Letter};
 use crate::proxy::refusal::{self, Failure};
 use crate::proxy::route::{self, Way};
@@ -101,7 +101,8 @@ impl Head {
     }
 }
 
-/// Sends a request through. `host`: that of the upstream, as the agent knows it.
+/// Sends a request through. `host`: that of the upstream, as the agent knows it. `caller`: who asks, wherever the policy takes that
+/// from; without it, what the request's headers say.
 pub fn pass(
     policies: &Policies,
     keys: &mut Keys,
@@ -109,6 +110,7 @@ pub fn pass(
     host: &str,
     body: &[u8],
     answer: &Answer,
+    caller: Option<&str>,
 ) -> Passage {
     let notes = Arc::new(Notes::default());
     let mut record = Record::open("rehearsal".into(), head.method.clone(), notes.clone());
@@ -120,6 +122,7 @@ pub fn pass(
         host,
         body,
         answer,
+        caller,
         &mut record,
         &mut passage,
     );
@@ -150,11 +153,19 @@ fn carry(
     host: &str,
     body: &[u8],
     answer: &Answer,
+    caller: Option<&str>,
     record: &mut Record,
     passage: &mut Passage,
 ) -> Result<(), Error> {
     headers::arrive(&head.method, &mut head.headers, &headers::Pseudonym::new())?;
-    let way = route::take(policies, &head, host, record)?;
+    let mut way = route::take(policies, &head, host, Peer::default(), record)?;
+    if let (Some(way), Some(caller)) = (&mut way, caller)
+        && way.route.caller.is_some()
+    {
+        way.circumstances.caller = Some(caller.into());
+        way.note_caller(record);
+    }
+    let way = way;
     let sent = match &way {
         Some(way) if !way.rules(Side::Request).is_empty() => {
             outward(way, keys, &mut head, body.to_vec(), record)?

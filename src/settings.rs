@@ -150,6 +150,8 @@ pub struct Listener {
     pub upstream: Destination,
     /// TLS on every connection, with this certificate.
     pub tls: Option<TlsFiles>,
+    /// Certificates of clients are asked for.
+    pub client_ca: Option<ClientCa>,
     /// Whether HTTP/2 is spoken, too.
     pub http2: bool,
 }
@@ -171,6 +173,15 @@ impl Destination {
             Destination::ByHost(hosts) => hosts.iter().map(|(_, name)| name).collect(),
         }
     }
+}
+
+/// Whose certificates a listener takes from its clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCa {
+    /// A file of PEM with the authorities' certificates.
+    pub file: PathBuf,
+    /// A client without a certificate is turned away.
+    pub required: bool,
 }
 
 /// A certificate chain and its private key, each in a file of PEM.

@@ -11,9 +11,10 @@ use rustls::client::ResolvesClientCert;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, NoClientAuth, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, SignatureScheme};
+use rustls::{RootCertStore, ServerConfig, SignatureScheme};
 use std::fmt;
 use std::sync::{Arc, RwLock};
 
@@ -76,14 +77,82 @@ impl Identity {
     /// What a listener with this identity negotiates. `http2`: by ALPN, too. Without ALPN, HTTP/1.1 is spoken; a client
     /// that offers other protocols alone is turned away in the handshake. The name that a client asks for (SNI) plays no
     /// part.
-    pub fn server(&self, http2: bool) -> Result<Arc<ServerConfig>, rustls::Error> {
+    /// `clients`: whose certificates are asked for.
+    pub fn server(
+        &self,
+        http2: bool,
+        clients: Option<&Clients>,
+    ) -> Result<Arc<ServerConfig>, rustls::Error> {
+        let verifier = match clients {
+            Some(clients) => clients.verifier()?,
+            None => Arc::new(NoClientAuth),
+        };
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
+            .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(self.clone()));
         config.alpn_protocols = protocols(http2);
         Ok(Arc::new(config))
     }
+}
+
+/// Whose certificates a listener takes from its clients.
+#[derive(Clone, Debug)]
+pub struct Clients {
+    roots: Arc<RootCertStore>,
+    required: bool,
+}
+
+impl Clients {
+    /// Certificates that one of these authorities (PEM) signed. `required`: a client without one is turned away.
+    ///
+    /// # Errors
+    /// There is none, or something else.
+    pub fn new(authorities: &[u8], required: bool) -> Result<Clients, BadIdentity> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(authorities) {
+            let certificate = certificate
+                .map_err(|_| BadIdentity("the authorities' certificates are not PEM"))?;
+            let added = roots.add(certificate);
+            added.map_err(|_| BadIdentity("an authority's certificate is malformed"))?;
+        }
+        if roots.is_empty() {
+            return Err(BadIdentity("there is no certificate of an authority"));
+        }
+        Ok(Clients {
+            roots: Arc::new(roots),
+            required,
+        })
+    }
+
+    fn verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, rustls::Error> {
+        let mut verifier =
+            WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider());
+        if !self.required {
+            verifier = verifier.allow_unauthenticated();
+        }
+        let built = verifier.build();
+        built.map_err(|error| rustls::Error::General(error.to_string()))
+    }
+}
+
+/// What a client's certificate calls it: its one URI (as of SPIFFE), or, where it has none, its one DNS name. Several of a kind name
+/// nobody. The certificate was verified before.
+pub fn name_of(certificate: &CertificateDer<'_>) -> Option<Arc<str>> {
+    let certificate = webpki::EndEntityCert::try_from(certificate).ok()?;
+    let mut uris = certificate.valid_uri_names();
+    let name = match (uris.next(), uris.next()) {
+        (Some(uri), None) => uri.to_owned(),
+        (Some(_), Some(_)) => return None,
+        (None, _) => {
+            let mut names = certificate.valid_dns_names();
+            match (names.next(), names.next()) {
+                (Some(name), None) => name.to_ascii_lowercase(),
+                _ => return None,
+            }
+        }
+    };
+    Some(name.into())
 }
 
 /// The protocols to offer or accept, the preferred one first.
@@ -195,6 +264,40 @@ mod tests {
             .unwrap();
         assert_ne!(seen.current().cert, old);
         assert_eq!(format!("{identity:?}"), "Identity");
+    }
+
+    #[track_caller]
+    fn named(names: &[rcgen::SanType], expected: Option<&str>) {
+        let mut params = rcgen::CertificateParams::default();
+        params.subject_alt_names = names.to_vec();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let made = params.self_signed(&key).unwrap();
+        assert_eq!(name_of(made.der()).as_deref(), expected, "{names:?}");
+    }
+
+    #[test]
+    fn a_certificate_has_one_name_or_none() {
+        let uri = |text: &str| rcgen::SanType::URI(text.try_into().unwrap());
+        let dns = |text: &str| rcgen::SanType::DnsName(text.try_into().unwrap());
+        let (billing, web) = ("spiffe://example.org/billing", "web.example.org");
+        named(&[uri(billing)], Some(billing));
+        named(&[dns(web), uri(billing), dns("x.example")], Some(billing));
+        named(&[dns("Web.Example.org")], Some(web));
+        named(&[uri(billing), uri("spiffe://example.org/web")], None);
+        named(&[dns(web), dns("x.example")], None);
+        named(&[rcgen::SanType::IpAddress([127, 0, 0, 1].into())], None);
+        named(&[], None);
+        assert_eq!(name_of(&CertificateDer::from(vec![0x30, 0])), None);
+    }
+
+    #[test]
+    fn what_are_no_authorities() {
+        let (chain, _) = made();
+        assert!(Clients::new(chain.as_bytes(), true).is_ok());
+        let nonsense = "-----BEGIN CERTIFICATE-----\n???\n-----END CERTIFICATE-----\n";
+        for bad in ["", "nonsense", nonsense, &nonsense.replace("???", "AAAA")] {
+            assert!(Clients::new(bad.as_bytes(), true).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod multipart;
 mod patch;
 mod places;
 mod plan;
+mod reveal;
 mod rules;
 mod slate;
 mod values;
@@ -29,6 +30,7 @@ pub use forms::{decode as decode_form, encode as encode_form};
 pub use message::{Heads, Message, Shape};
 pub use places::{Deed, Part, Place, Replacement, places, select, unclaimed};
 pub use plan::{Plan, plan, plan_message};
+pub use reveal::{Level, Reveal};
 pub use rules::Rules;
 pub use values::{Selected, values};
 
@@ -101,6 +103,8 @@ pub struct Rule {
     pub action: Action,
     /// What its tokens are bound to, beside class and tenant.
     pub bind: Vec<Bind>,
+    /// Of a rule that opens: who sees how much.
+    pub reveal: Reveal,
 }
 
 /// What holds for a whole direction of a route.
@@ -167,6 +171,11 @@ pub enum Refusal {
     },
     /// A token, or a text of reserved form, at a sealing place that does not open in its context there, or is not taken there.
     Token {
+        /// Where it starts.
+        offset: usize,
+    },
+    /// At a sealing place stands what was shown of a value in its place.
+    Masked {
         /// Where it starts.
         offset: usize,
     },
@@ -257,6 +266,7 @@ impl Refusal {
             | Refusal::Unchecked { offset, .. }
             | Refusal::Stray { offset }
             | Refusal::Unclaimed { offset }
+            | Refusal::Masked { offset }
             | Refusal::Plaintext { offset }
             | Refusal::Unopened { offset }
             | Refusal::NearMiss { offset }
@@ -278,6 +288,7 @@ impl Refusal {
             Refusal::TooDeep { .. } => "too-deep",
             Refusal::Bind { .. } => "bind",
             Refusal::Token { .. } => "token",
+            Refusal::Masked { .. } => "masked",
             Refusal::Unchecked { .. } => "unchecked",
             Refusal::Stray { .. } => "stray",
             Refusal::Unclaimed { .. } => "unclaimed",
@@ -305,6 +316,8 @@ pub struct Tally {
     pub kept: Vec<(Arc<Class>, u32)>,
     /// Tokens opened, by class.
     pub opened: Vec<(Arc<Class>, u32)>,
+    /// Tokens opened of which a part is shown, by class.
+    pub masked: Vec<(Arc<Class>, u32)>,
     /// Tokens at opening places that stayed sealed, or that `null` stands for now, by reason word.
     pub left: Vec<(&'static str, u32)>,
     /// How many of those `null` stands for.
@@ -322,7 +335,8 @@ pub struct Tally {
 impl Tally {
     /// Something of the body was replaced.
     pub fn replaces(&self) -> bool {
-        !(self.sealed.is_empty() && self.opened.is_empty()) || self.nulled > 0
+        let lists = [&self.sealed, &self.opened, &self.masked];
+        lists.iter().any(|list| !list.is_empty()) || self.nulled > 0
     }
 
     /// One more token stays sealed. The list is short: there are few reasons.

@@ -10,7 +10,7 @@ use fieldveil::context::{Circumstances, Class};
 use fieldveil::dek::{Dek, MATERIAL_LEN, Material, Ring, SealingKey, schedule};
 use fieldveil::path::Path;
 use fieldveil::token::{Record, kek_id};
-use fieldveil::transform::{Action, Attitude, Manner, Rule, Rules, plan};
+use fieldveil::transform::{Action, Attitude, Manner, Reveal, Rule, Rules, plan};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -73,11 +73,13 @@ fn rules() -> Rules {
         key: "k".into(),
         suite: fieldveil::dek::Suite::Xaes256Gcm,
         keep_sealed: true,
+        mask: None,
     });
     let rule = Rule {
         at: Path::parse("$..ssn").expect("a path").into(),
         action: Action::Seal(class),
         bind: vec![],
+        reveal: Reveal::default(),
     };
     let manner = Manner {
         stray: Attitude::Report,

@@ -32,6 +32,7 @@ const ROOMS: &[&str] = &[
     "diagnostic",
     "transform",
     "context",
+    "mask",
     "scan",
     "path",
     "token",

@@ -6,7 +6,7 @@ use fieldveil::dek::{Dek, MATERIAL_LEN, Material, Needs, Ring, SealingKey, sched
 use fieldveil::entropy;
 use fieldveil::path::Path;
 use fieldveil::token::{Record, kek_id};
-use fieldveil::transform::{Action, Attitude, Manner, Rule, Rules};
+use fieldveil::transform::{Action, Attitude, Manner, Reveal, Rule, Rules};
 use std::sync::Arc;
 
 struct Plainly([u8; MATERIAL_LEN]);
@@ -40,6 +40,7 @@ fn class() -> Arc<Class> {
         key: "k".into(),
         suite: fieldveil::dek::Suite::Xaes256Gcm,
         keep_sealed: true,
+        mask: None,
     })
 }
 
@@ -61,6 +62,7 @@ fn compile(paths: &[&str], action: &Action) -> Rules {
             at: Path::parse(path).expect("a good path").into(),
             action: action.clone(),
             bind: vec![],
+            reveal: Reveal::default(),
         })
         .collect();
     let manner = Manner {

@@ -4,7 +4,7 @@
 use fieldveil::context::{Circumstances, Class};
 use fieldveil::path::Path;
 use fieldveil::scan::{Automaton, Fault, Found, Interest, Scanner, scan};
-use fieldveil::transform::{Action, Attitude, Manner, Rule, Rules, plan};
+use fieldveil::transform::{Action, Attitude, Manner, Reveal, Rule, Rules, plan};
 use libfuzzer_sys::fuzz_target;
 use std::sync::{Arc, LazyLock};
 
@@ -37,11 +37,13 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| {
         formerly: vec![],
         key: "k".into(),
         keep_sealed: true,
+        mask: None,
     });
     let rule = |at: &str, action| Rule {
         at: Path::parse(at).expect("a path").into(),
         action,
         bind: vec![],
+        reveal: Reveal::default(),
     };
     let rules = vec![
         rule("$..ssn", Action::Seal(class.clone())),

@@ -4,8 +4,8 @@
 //! whole, or, if it is no good, not at all: then the old stays, the log says so, and a counter does.
 
 use super::StartError;
-use crate::settings::TlsFiles;
-use crate::tls::Identity;
+use crate::settings::{ClientCa, TlsFiles};
+use crate::tls::{Clients, Identity};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -102,6 +102,23 @@ impl Certificate {
         }
         replaced.is_err()
     }
+}
+
+/// Whose certificates a listener takes from its clients, as the settings say.
+///
+/// # Errors
+/// The file cannot be read, or holds none of an authority.
+pub fn clients(listener: &str, ca: &ClientCa) -> Result<Clients, StartError> {
+    let shown = ca.file.display();
+    let made = bounded(&ca.file)
+        .map_err(|error| format!("cannot be read: {error}"))
+        .and_then(|pem| Clients::new(&pem, ca.required).map_err(|bad| bad.to_string()));
+    made.map_err(|what| {
+        StartError::Settings(
+            format!("listener {listener}: {shown}: {what}"),
+            "correct `client_ca` in the listener's `tls`, or the file".to_owned(),
+        )
+    })
 }
 
 /// Certificate and key, as their files have them.

@@ -1,7 +1,7 @@
 //! Everything of a start that touches files or stretches passphrases, before anything listens. Blocking: not for an async
 //! thread.
 
-use super::certificates::Certificate;
+use super::certificates::{Certificate, clients};
 use super::providers::{Building, Opened, keks};
 use super::stores::{self, check_store};
 use super::{Given, StartError, policies, secrets};
@@ -14,7 +14,7 @@ use crate::kms::{Random, os_random};
 use crate::policy::{Policies, Policy};
 use crate::settings::{self, Ca, Kek, PolicySource, Settings, TlsFiles};
 use crate::store::Store;
-use crate::tls::Identity;
+use crate::tls::{Clients, Identity};
 use crate::upstream::{self, OwnAddresses, Roots, Speak, Upstream};
 use std::collections::HashMap;
 use std::io;
@@ -29,8 +29,8 @@ pub struct Prepared {
     pub store: Option<Arc<dyn Store>>,
     /// By name.
     pub upstreams: HashMap<Arc<str>, Upstream<Body>>,
-    /// Of the listeners that have TLS, by name.
-    pub identities: HashMap<Arc<str>, Identity>,
+    /// Of the listeners that have TLS, by name; with whose certificates they take from clients.
+    pub identities: HashMap<Arc<str>, (Identity, Option<Clients>)>,
     /// Everything in force that came from files that may change.
     pub certificates: Vec<Certificate>,
     pub token: Option<Token>,
@@ -67,7 +67,9 @@ pub fn prepare(
     let mut identities = HashMap::new();
     for one in &settings.listeners {
         if let Some(identity) = certified(format!("listener {}", one.name), &one.tls)? {
-            identities.insert(Arc::clone(&one.name), identity);
+            let ca = one.client_ca.as_ref();
+            let clients = ca.map(|ca| clients(&one.name, ca)).transpose()?;
+            identities.insert(Arc::clone(&one.name), (identity, clients));
         }
     }
     let arena = Arena::new().map_err(|error| StartError::System("no memory for keys", error))?;

@@ -41,6 +41,7 @@ impl Bound {
             at: at.into(),
             action: Action::Open(Vec::new()),
             bind: Vec::new(),
+            reveal: crate::transform::Reveal::default(),
         };
         let rules = (!paths.is_empty())
             .then(|| Rules::compile(paths.into_iter().map(rule).collect(), manner))

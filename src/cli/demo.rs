@@ -155,6 +155,7 @@ fn settings(upstream: SocketAddr) -> Settings {
             bind: Bind::Tcp(ANYWHERE),
             upstream: Destination::One("orders".into()),
             tls: None,
+            client_ca: None,
             http2: true,
         }],
         upstreams: vec![Upstream {

@@ -9,9 +9,9 @@ mod testing;
 
 use super::{Deny, Exit, Output, PolicyCheckArgs, PolicyCommand, SchemaOf};
 use crate::app::policies::load;
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::{Diagnostic, Severity, printable};
 use crate::policy::{Policy, lint, schema};
-use crate::transform::Action;
+use crate::transform::{Action, Reveal, Rule};
 use report::{Suite, SuiteCase};
 use std::io::{self, Write};
 
@@ -159,14 +159,22 @@ fn refuse(
     writeln!(err, "{} found", count(found.len(), "error"))
 }
 
-/// `seal ssn`, `open *`, `pass`.
-fn deed(action: &Action) -> String {
-    match action {
-        Action::Seal(class) => format!("seal {}", class.name),
+/// `seal ssn`, `open *`, `pass`; `open pan (masked; billing full)`.
+fn deed(rule: &Rule) -> String {
+    let opens = match &rule.action {
+        Action::Seal(class) => return format!("seal {}", class.name),
+        Action::Pass => return "pass".to_owned(),
         Action::Open(classes) if classes.len() == 1 => format!("open {}", classes[0].name),
         Action::Open(_) => "open *".to_owned(),
-        Action::Pass => "pass".to_owned(),
+    };
+    let reveal = &rule.reveal;
+    if *reveal == Reveal::default() {
+        return opens;
     }
+    let mut shown = vec![reveal.default.word().to_owned()];
+    let callers = reveal.callers.iter();
+    shown.extend(callers.map(|(name, level)| format!("{} {}", printable(name), level.word())));
+    format!("{opens} ({})", shown.join("; "))
 }
 
 /// `1 error`, `2 errors`.

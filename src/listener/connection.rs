@@ -1,7 +1,7 @@
 //! One accepted connection, from its first byte: TLS where the listener has it, then the version of HTTP that it
 //! speaks, all within the time for the first head.
 
-use super::stream::Stream;
+use super::stream::{Client, Stream};
 use super::{Gauges, Open, Patience, http1, http2, version};
 use crate::proxy::Proxy;
 use crate::tls::H2;
@@ -46,12 +46,12 @@ impl Service {
         let Some((stream, begun, http2)) = begun else {
             return;
         };
-        let peer_uid = stream.peer_uid();
+        let client = stream.client();
         let beginning = Beginning {
             stream,
             begun,
             born,
-            peer_uid,
+            client,
         };
         if http2 {
             let mut streams = http2::Streams::new(&self);
@@ -109,5 +109,5 @@ pub(super) struct Beginning {
     pub(super) begun: BytesMut,
     /// When it was accepted.
     pub(super) born: Instant,
-    pub(super) peer_uid: Option<u32>,
+    pub(super) client: Client,
 }

@@ -2,6 +2,7 @@
 
 use super::connection::{Beginning, Service};
 use super::door::Door;
+use super::stream::Client;
 use super::wire::{Expiry, Wire};
 use super::{Answer, Open};
 use crate::error::Code;
@@ -31,7 +32,7 @@ pub(super) async fn serve(
         let exchange = Numbered {
             number: wire.serve(),
             wire: wire.clone(),
-            peer_uid: connection.peer_uid,
+            client: connection.client.clone(),
         };
         let in_flight = InFlight {
             _open: Open::one(&service.gauges, |gauges| &gauges.requests),
@@ -87,7 +88,7 @@ pub(super) async fn serve(
 struct Numbered {
     number: u64,
     wire: Arc<Wire>,
-    peer_uid: Option<u32>,
+    client: Client,
 }
 
 impl Exchange for Numbered {
@@ -102,7 +103,10 @@ impl Exchange for Numbered {
         None
     }
     fn peer_uid(&self) -> Option<u32> {
-        self.peer_uid
+        self.client.uid
+    }
+    fn peer_name(&self) -> Option<&str> {
+        self.client.name.as_deref()
     }
 }
 

@@ -8,6 +8,7 @@
 use super::connection::{Beginning, Service};
 use super::pulse::Pulse;
 use super::sluice::Sluice;
+use super::stream::Client;
 use super::wire::{Expiry, LINGER};
 use super::{Answer, Open, fields};
 use crate::error::Code;
@@ -69,10 +70,13 @@ impl<'s> Streams<'s> {
     pub(super) async fn serve(&mut self, connection: Beginning, mut drain: watch::Receiver<bool>) {
         let patience = self.service.patience;
         let pulse = Arc::new(Pulse::since(connection.born));
-        let (service, pulse_of, peer_uid) =
-            (self.service.clone(), pulse.clone(), connection.peer_uid);
+        let (service, pulse_of, client) = (
+            self.service.clone(),
+            pulse.clone(),
+            connection.client.clone(),
+        );
         let answering = service_fn(move |request: Request<Incoming>| {
-            let service = service.clone();
+            let (service, client) = (service.clone(), client.clone());
             let in_flight = InFlight::begin(&service, &pulse_of);
             async move {
                 let ended = request.body().is_end_stream();
@@ -80,7 +84,7 @@ impl<'s> Streams<'s> {
                 let exchange = Checked {
                     refusal: fields::judge(&head, ended).err(),
                     pace: service.patience.body,
-                    peer_uid,
+                    client,
                 };
                 let request = Request::from_parts(head, body);
                 let answer = service.proxy.handle(request, &exchange).await;
@@ -239,7 +243,7 @@ impl Clock {
 struct Checked {
     refusal: Option<Code>,
     pace: Duration,
-    peer_uid: Option<u32>,
+    client: Client,
 }
 
 impl Exchange for Checked {
@@ -254,7 +258,10 @@ impl Exchange for Checked {
         Some(self.pace)
     }
     fn peer_uid(&self) -> Option<u32> {
-        self.peer_uid
+        self.client.uid
+    }
+    fn peer_name(&self) -> Option<&str> {
+        self.client.name.as_deref()
     }
 }
 

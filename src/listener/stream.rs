@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream};
@@ -125,14 +126,37 @@ pub(super) enum Stream {
 }
 
 impl Stream {
+    /// Who is at the other end.
+    pub(super) fn client(&self) -> Client {
+        Client {
+            uid: self.peer_uid(),
+            name: match self {
+                Stream::Tls(stream) => {
+                    let shown = stream.get_ref().1.peer_certificates();
+                    shown.and_then(<[_]>::first).and_then(crate::tls::name_of)
+                }
+                Stream::Tcp(_) | Stream::Unix(_) => None,
+            },
+        }
+    }
+
     /// The user at the other end, where the system knows.
-    pub(super) fn peer_uid(&self) -> Option<u32> {
+    fn peer_uid(&self) -> Option<u32> {
         match self {
             Stream::Tcp(_) => None,
             Stream::Unix(stream) => stream.peer_cred().ok().map(|peer| peer.uid()),
             Stream::Tls(stream) => stream.get_ref().0.peer_uid(),
         }
     }
+}
+
+/// Who is at the other end, for as long as the connection lasts.
+#[derive(Clone, Default)]
+pub(super) struct Client {
+    /// The user's number, where the system knows it.
+    pub(super) uid: Option<u32>,
+    /// The name in its certificate.
+    pub(super) name: Option<Arc<str>>,
 }
 
 macro_rules! each {

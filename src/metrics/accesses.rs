@@ -39,6 +39,7 @@ struct ByOperation {
     sealed: Counter,
     kept: Counter,
     opened: Counter,
+    masked: Counter,
 }
 
 impl Usual {
@@ -63,6 +64,7 @@ impl ByOperation {
             sealed: counter("sealed"),
             kept: counter("kept"),
             opened: counter("opened"),
+            masked: counter("masked"),
         }
     }
 }
@@ -132,10 +134,11 @@ impl Accesses {
 
     fn tally(&self, route: &Arc<str>, tally: &Tally, observing: bool) {
         type Which = fn(&ByOperation) -> &Counter;
-        let operations: [(_, Which); 3] = [
+        let operations: [(_, Which); 4] = [
             (&tally.sealed, |of| &of.sealed),
             (&tally.kept, |of| &of.kept),
             (&tally.opened, |of| &of.opened),
+            (&tally.masked, |of| &of.masked),
         ];
         for (counts, which) in operations {
             for (class, count) in counts {

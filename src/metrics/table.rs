@@ -66,7 +66,7 @@ rows! {
         "Requests whose answer is not complete"
 
     FIELDS Counter "fieldveil_fields_total" ["class", "operation", "mode"]
-        "Values by class and what was done: `sealed`, `kept` (sealed already), `opened`; `mode` is `observe` where a route only counts what it would do"
+        "Values by class and what was done: `sealed`, `kept` (sealed already), `opened`, `masked` (opened, and shown in part); `mode` is `observe` where a route only counts what it would do"
     LEFT Counter "fieldveil_tokens_left_total" ["route", "reason"]
         "Tokens at opening places that stayed sealed"
     STRAYS Counter "fieldveil_stray_tokens_total" ["route"]

@@ -4,7 +4,7 @@ use super::draft::RouteDraft;
 use super::matching::Template;
 use super::sides::ActionWords;
 use super::written::{Environment, PolicyFile, RouteWords, Tenant, bad_name};
-use super::{Policy, TENANT_BYTES_MAX, TenantSource};
+use super::{CallerSource, Policy, TENANT_BYTES_MAX, TenantSource};
 use crate::context::Class;
 use crate::diagnostic::{Span, did_you_mean, quoted};
 use crate::marked::{Findings, Marked};
@@ -16,6 +16,7 @@ use std::sync::Arc;
 pub(super) struct Ground<'w> {
     pub(super) policy: Arc<str>,
     pub(super) tenant: Option<TenantSource>,
+    pub(super) caller: Option<CallerSource>,
     pub(super) classes: Vec<Arc<Class>>,
     pub(super) environment: Option<&'w Environment>,
 }
@@ -34,6 +35,7 @@ pub(super) fn check(
             .tenant
             .as_ref()
             .and_then(|tenant| check_tenant(tenant, file, findings)),
+        caller: file.caller.clone(),
         classes: classes(file, findings),
         environment,
     };
@@ -247,6 +249,7 @@ fn classes(file: &PolicyFile, findings: &mut Findings<'_>) -> Vec<Arc<Class>> {
         keep_sealed: words
             .keep_sealed
             .unwrap_or(!(words.high_scrutiny && unbound.contains(words.name.value.as_str()))),
+        mask: words.mask.clone(),
     };
     file.classes
         .iter()

@@ -5,8 +5,9 @@
 
 mod rules;
 
-use super::{Mode, Policies, Policy, Route, TenantSource, Unmatched};
+use super::{CallerSource, Mode, Policies, Policy, Route, TenantSource, Unmatched};
 use crate::context::{Class, Suite};
+use crate::mask::Mask;
 use crate::transform::{Action, Attitude, Fallback, Rule};
 use rules::{Side, binds, same_action};
 use std::collections::BTreeSet;
@@ -247,6 +248,21 @@ fn classes(old: &Class, new: &Class, notes: &mut Notes) {
     let (was, is) = (word(old.keep_sealed), word(new.keep_sealed));
     let what = "what happens to tokens that come back";
     notes.ranked("sealed", &about, what, (was.0, is.0), (was.1, is.1));
+    if let (Some(was), is) = (&old.mask, &new.mask)
+        && Some(was) != is.as_ref()
+    {
+        let (direction, what) = match is {
+            // Of no value it shows a character.
+            Some(Mask::Fixed(_)) => (Direction::Stronger, "its mask shows nothing of a value"),
+            // Where fewer are kept, shorter texts show some.
+            Some(_) => (Direction::Weaker, "its mask shows another part of a value"),
+            None => (
+                Direction::Weaker,
+                "it has no mask any more: a masked value that comes back is taken for a value",
+            ),
+        };
+        notes.add(direction, "mask", &about, what);
+    }
 }
 
 /// Routes of all policies, in the order in which they are tried.
@@ -340,6 +356,15 @@ fn seals(route: &Route) -> bool {
     route.request.seals() || route.response.seals()
 }
 
+fn caller(route: &Route) -> String {
+    match &route.caller {
+        None => "not asked for".to_owned(),
+        Some(CallerSource::Header(name)) => format!("the header {name}"),
+        Some(CallerSource::PeerUid) => "the user id of the socket's other end".to_owned(),
+        Some(CallerSource::MtlsSan) => "the name in a client certificate".to_owned(),
+    }
+}
+
 fn one_route(old: &Route, new: &Route, notes: &mut Notes) {
     let about = format!("route {}", new.name);
     let word = |mode| match mode {
@@ -348,6 +373,22 @@ fn one_route(old: &Route, new: &Route, notes: &mut Notes) {
     };
     let (was, is) = (word(old.mode), word(new.mode));
     notes.ranked("mode", &about, "its mode", (was.0, is.0), (was.1, is.1));
+    if old.caller != new.caller {
+        let what = format!(
+            "{} was {}, and is {}",
+            "how a caller is known",
+            caller(old),
+            caller(new)
+        );
+        let said = |route: &Route| matches!(route.caller, Some(CallerSource::Header(_)));
+        // What a connection proves, a header only says.
+        let direction = match (&old.caller, &new.caller) {
+            (None, Some(_)) => Direction::Neutral,
+            (Some(_), Some(_)) if said(old) && !said(new) => Direction::Stronger,
+            _ => Direction::Weaker,
+        };
+        notes.add(direction, "caller", &about, what);
+    }
     let (wider, narrower) = (
         new.matching.covers(&old.matching),
         old.matching.covers(&new.matching),

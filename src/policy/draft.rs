@@ -1,5 +1,6 @@
 //! One route, from its words to compiled rules.
 
+use super::callers;
 use super::checked::{Ground, header_name, name};
 use super::matching::{HostPattern, Match, Template};
 use super::selected;
@@ -7,7 +8,7 @@ use super::sides::{
     ActionWords, AtWords, BindWords, MannerWords, RuleWords, SelectorWords, SideWords,
 };
 use super::written::{MatchWords, RouteOverride, RouteWords, Text};
-use super::{DEPTH_MAX, Mode, OutsideSource, Route, TenantSource};
+use super::{CallerSource, DEPTH_MAX, Mode, OutsideSource, Route, TenantSource};
 use crate::diagnostic::{Span, did_you_mean, quoted};
 use crate::marked::{Findings, Marked};
 use crate::path::{Path, PathError};
@@ -23,6 +24,7 @@ pub(super) struct RouteDraft<'w> {
     request: Vec<Rule>,
     response: Vec<Rule>,
     outside: Vec<OutsideSource>,
+    caller: Option<CallerSource>,
 }
 
 impl<'w> RouteDraft<'w> {
@@ -41,6 +43,7 @@ impl<'w> RouteDraft<'w> {
             request: Vec::new(),
             response: Vec::new(),
             outside: Vec::new(),
+            caller: words.caller.clone().or_else(|| ground.caller.clone()),
         };
         draft.request = words
             .request
@@ -97,10 +100,17 @@ impl<'w> RouteDraft<'w> {
             .iter()
             .filter_map(|bind| self.bind(bind, named, findings))
             .collect();
+        let opened = match &action {
+            Some(Action::Open(classes)) => classes.as_slice(),
+            _ => &[],
+        };
+        let reveal = words.reveal.as_ref();
+        let reveal = reveal.map(|r| callers::meant(r, opened, self.caller.as_ref(), findings));
         Some(Rule {
             at: at?,
             action: action?,
             bind,
+            reveal: reveal.unwrap_or_default(),
         })
     }
 
@@ -298,6 +308,7 @@ impl<'w> RouteDraft<'w> {
             response_rules,
             outside: self.outside,
             tenant: ground.tenant.clone(),
+            caller: self.caller,
             span: words.name.span,
         })
     }

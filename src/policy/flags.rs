@@ -7,7 +7,7 @@ use crate::context::Class;
 use crate::diagnostic::{Diagnostic, Source, Span, quoted};
 use crate::path::Path;
 use crate::token::ClassHint;
-use crate::transform::{Action, Attitude, Manner, Rule, Rules};
+use crate::transform::{Action, Attitude, Manner, Reveal, Rule, Rules};
 use std::sync::Arc;
 
 /// The name of a policy and of its only route that were made of flags.
@@ -40,6 +40,7 @@ impl Policy {
                 at: path.into(),
                 action,
                 bind: Vec::new(),
+                reveal: Reveal::default(),
             }));
         }
         let mut policy = made.policy(opening)?;
@@ -68,6 +69,7 @@ impl Made {
                 at: path.into(),
                 action: Action::Seal(class),
                 bind: Vec::new(),
+                reveal: Reveal::default(),
             });
         }
     }
@@ -107,6 +109,7 @@ impl Made {
             key: FLAG_KEY.into(),
             suite: crate::dek::Suite::Xaes256Gcm,
             keep_sealed: true,
+            mask: None,
         });
         self.classes.push(Arc::clone(&class));
         Some(class)
@@ -173,6 +176,7 @@ impl Made {
                 response_rules,
                 outside: Vec::new(),
                 tenant: None,
+                caller: None,
                 span: Span::default(),
             }],
             source: Source::new("--seal", ""),

@@ -28,6 +28,8 @@ struct Use<'p> {
     span: Span,
     /// It opens `*`, whatever classes there are.
     any: bool,
+    /// It says who sees how much.
+    reveals: bool,
 }
 
 /// All findings, by file and place. Codes and what they mean are listed in docs/policy.md.
@@ -74,6 +76,7 @@ fn uses<'p>(words: &'p [Words<'p>]) -> Vec<Use<'p>> {
                 rule,
                 span: written.at.node.span,
                 any: matches!(&written.action, ActionWords::Open(class) if class.value == "*"),
+                reveals: written.reveal.is_some(),
             }));
         }
     }
@@ -202,6 +205,18 @@ fn classes(of: &Words<'_>, uses: &[Use<'_>], found: &mut Vec<Diagnostic>) {
                 );
                 let hint = "bind them to their record, or one can stand in for another";
                 found.push(warn(source, "unbound-high-scrutiny", u.span, message).hint(hint));
+            }
+        }
+        if written.high_scrutiny {
+            let own = |u: &&&Use<'_>| std::ptr::eq(u.policy, of.policy) && !u.reveals;
+            // `*` with other binds than those that seal the class does not open it.
+            let may = |u: &&&Use<'_>| !u.any || sealing.iter().any(|s| bound(s) == bound(u));
+            for u in opening.iter().filter(own).filter(may) {
+                let message = format!(
+                    "{name} is of high scrutiny, and this rule shows it in full to whoever asks"
+                );
+                let hint = "say who sees how much, for example reveal: {default: masked, callers: {billing: full}}";
+                found.push(warn(&u.policy.source, "open-to-all", u.span, message).hint(hint));
             }
         }
         if of.policy.tenant.is_none() && sealing.iter().any(|u| unbound(&u)) {

@@ -3,7 +3,7 @@
 //! The pieces come as text, so that this room knows no HTTP library.
 
 use super::matching::{Parameters, host_label};
-use super::{OutsideSource, Route, TenantSource};
+use super::{CALLER_BYTES_MAX, CallerSource, OutsideSource, Route, TenantSource};
 use crate::context::{Circumstances, Outside};
 use crate::transform::decode_form;
 use std::fmt;
@@ -26,6 +26,15 @@ impl fmt::Display for TenantMissing {
 }
 
 impl std::error::Error for TenantMissing {}
+
+/// Who is at the other end, as far as the connection itself says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Peer<'c> {
+    /// The user's number, of a Unix socket.
+    pub uid: Option<u32>,
+    /// The name in a client certificate that was verified.
+    pub name: Option<&'c str>,
+}
 
 impl Route {
     /// Collects tenant and outside values of a request that this route takes.
@@ -79,7 +88,29 @@ impl Route {
         Ok(Circumstances {
             tenant: tenant.map(check_tenant).transpose()?,
             outside: outside.collect(),
+            caller: None,
         })
+    }
+
+    /// Who asks. `None`: nobody that the policy could name, or it does not ask. `header`: as for [`Route::circumstances`].
+    pub fn caller(&self, header: impl Fn(&str) -> Outside, peer: Peer<'_>) -> Option<Arc<str>> {
+        let caller: Arc<str> = match self.caller.as_ref()? {
+            CallerSource::Header(name) => match header(name) {
+                Outside::Text(text) => text.into(),
+                Outside::Missing | Outside::Repeated => return None,
+            },
+            CallerSource::PeerUid => peer.uid?.to_string().into(),
+            CallerSource::MtlsSan => peer.name?.into(),
+        };
+        (1..=CALLER_BYTES_MAX)
+            .contains(&caller.len())
+            .then_some(caller)
+    }
+
+    /// A caller's name as the policy has it; `None` for one that no rule of this route names.
+    pub fn listed(&self, caller: &str) -> Option<&Arc<str>> {
+        let mut rules = self.request_rules.iter().chain(&self.response_rules);
+        rules.find_map(|rule| Some(rule.reveal.callers.get_key_value(caller)?.0))
     }
 }
 

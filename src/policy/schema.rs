@@ -4,12 +4,14 @@
 //! neither has one that the other lacks. What words mean together (names that refer to something, paths that parse) only
 //! `fieldveil policy check` can tell.
 
+use super::callers::LEVELS;
 use super::sides::ATTITUDES;
 use super::written::{MODES, UNMATCHED};
 use super::{
-    BINDS_MAX, CLASSES_MAX, ENVIRONMENTS_MAX, FORMERLY_MAX, METHODS_MAX, NAME_CHARS_MAX,
-    PATTERN_BYTES_MAX, ROUTES_MAX, RULES_MAX, TENANT_BYTES_MAX,
+    BINDS_MAX, CALLER_BYTES_MAX, CALLERS_MAX, CLASSES_MAX, ENVIRONMENTS_MAX, FORMERLY_MAX,
+    METHODS_MAX, NAME_CHARS_MAX, PATTERN_BYTES_MAX, ROUTES_MAX, RULES_MAX, TENANT_BYTES_MAX,
 };
+use crate::mask::{FIXED_CHARS_MAX, KEEP_MAX};
 use serde_json::{Map, Value, json};
 
 /// Letters, digits, `.`, `_` and `-`, the first a letter or digit.
@@ -81,6 +83,57 @@ pub fn policy() -> Value {
         ],
     );
     tenant["oneOf"] = one_of(&["header", "host", "path", "value"]);
+    let mut caller = mapping(
+        "How it is known who asks; missing: nobody that a rule names",
+        &[
+            ("header", "A header: what the client says of itself", text()),
+            (
+                "peer",
+                "The user at the other end of a Unix socket",
+                json!({"enum": ["uid"]}),
+            ),
+            (
+                "mtls",
+                "The name in the client's certificate",
+                json!({"enum": ["san"]}),
+            ),
+        ],
+    );
+    caller["oneOf"] = one_of(&["header", "peer", "mtls"]);
+    let keep = || json!({"type": "integer", "minimum": 1, "maximum": KEEP_MAX});
+    let mut mask = mapping(
+        "What is shown of a value where it is revealed masked",
+        &[
+            ("keep_first", "So many characters of the beginning", keep()),
+            ("keep_last", "So many characters of the end", keep()),
+            (
+                "fixed",
+                "Always this text",
+                json!({"type": "string", "minLength": 1, "maxLength": FIXED_CHARS_MAX}),
+            ),
+        ],
+    );
+    mask["oneOf"] = one_of(&["keep_first", "keep_last", "fixed"]);
+    let reveal = mapping(
+        "Who sees how much of what the rule opens",
+        &[
+            (
+                "default!",
+                "For everybody who is not named, and for nobody in particular",
+                choice(&LEVELS),
+            ),
+            (
+                "callers",
+                "By the caller's name",
+                json!({
+                    "type": "object",
+                    "maxProperties": CALLERS_MAX,
+                    "propertyNames": {"type": "string", "minLength": 1, "maxLength": CALLER_BYTES_MAX},
+                    "additionalProperties": choice(&LEVELS),
+                }),
+            ),
+        ],
+    );
     let class = mapping(
         "A kind of data",
         &[
@@ -108,6 +161,11 @@ pub fn policy() -> Value {
                 "mode",
                 "Equal values get different tokens, or (which shows that they are equal, and needs a store) the same",
                 json!({"enum": ["randomised", "deterministic"]}),
+            ),
+            (
+                "mask",
+                "What is shown of a value where it is revealed masked",
+                mask,
             ),
         ],
     );
@@ -181,6 +239,7 @@ pub fn policy() -> Value {
             ),
         ],
     );
+    rule["properties"]["reveal"] = reveal;
     rule["oneOf"] = one_of(&["seal", "open", "pass"]);
     let rules = json!({"type": "array", "maxItems": RULES_MAX, "items": reference("rule")});
     let unclaimed = || {
@@ -242,6 +301,11 @@ pub fn policy() -> Value {
         &[
             ("name!", "Unique over all files", name()),
             mode(),
+            (
+                "caller",
+                "How it is known who asks; instead of the policy's",
+                reference("caller"),
+            ),
             ("match!", "Which requests", reference("match")),
             ("request", "The rules for requests", reference("request")),
             ("response", "The rules for responses", reference("response")),
@@ -292,6 +356,7 @@ pub fn policy() -> Value {
             ("kind!", "What this file is", json!({"const": "Policy"})),
             ("metadata!", "About this policy", metadata),
             ("tenant", "Where the tenant of a request is found", tenant),
+            ("caller", "How it is known who asks", reference("caller")),
             unmatched(),
             (
                 "classes",
@@ -314,7 +379,7 @@ pub fn policy() -> Value {
     schema["$id"] = json!("urn:fieldveil:schema:policy:v1");
     schema["title"] = json!("fieldveil policy");
     schema["$defs"] = json!({
-        "bind": bind, "class": class, "match": matching, "request": request, "response": response,
+        "bind": bind, "caller": caller, "class": class, "match": matching, "request": request, "response": response,
         "route": route, "rule": rule, "selector": selector,
     });
     schema

@@ -1,5 +1,6 @@
 //! The words of a route's `request` and `response`: rules and what they bind.
 
+use super::callers::{RevealWords, reveal};
 use super::written::{Text, bounded, one_of, pattern};
 use super::{BINDS_MAX, RULES_MAX};
 use crate::marked::{Fields, Findings, Marked, Node, Value};
@@ -36,6 +37,7 @@ pub(super) struct RuleWords {
     pub at: AtWords,
     pub action: ActionWords,
     pub bind: Vec<BindWords>,
+    pub reveal: Option<RevealWords>,
 }
 
 pub(super) enum ActionWords {
@@ -149,12 +151,18 @@ fn rule(node: &Node, is_request: bool, findings: &mut Findings<'_>) -> Option<Ru
         "it stands beside `json`: at: {json: $.payload, then: $.x}",
         findings,
     );
-    fields.not_built(&["reveal"], findings);
+    let reveal_node = fields.take("reveal");
+    let reveal = reveal_node.and_then(|node| reveal(node, findings));
+    if let (Some(ActionWords::Pass | ActionWords::Seal(_)), Some(node)) = (&action, reveal_node) {
+        let message = "`reveal` says who sees what a rule opens, and this one opens nothing";
+        findings.at("misplaced-word", node.span, message);
+    }
     fields.finish(findings);
     Some(RuleWords {
         at: at?,
         action: action?,
         bind,
+        reveal,
     })
 }
 

@@ -103,6 +103,7 @@ fn environments_change_what_bodies_meet() {
             &Circumstances {
                 tenant: Some("m".into()),
                 outside: vec![Outside::Text("7".into())],
+                ..Circumstances::default()
             },
         )
         .map(|_| ())
@@ -179,6 +180,50 @@ fn an_environment_reaches_every_word_beside_rules() {
     }
     let unopened = [request.unopened, response.unopened];
     assert_eq!(unopened, [Fallback::Reject, Fallback::Null]);
+}
+
+#[test]
+fn who_asks_is_what_the_route_says() {
+    let text = "apiVersion: fieldveil/v1\nkind: Policy\nmetadata: {name: p}\ncaller: {header: X-Caller}\n\
+                classes: {c: {key: k}}\nroutes:\n\
+                \x20 - {name: a, match: {path: /a}, response: {rules: [{at: $.x, open: c, reveal: {default: none, callers: {billing: full}}}]}}\n\
+                \x20 - {name: b, match: {path: /b}, caller: {peer: uid}}\n\
+                \x20 - {name: c, match: {path: /c}, caller: {mtls: san}}\n";
+    let policy = load(text, None);
+    let [a, b, c] = policy.routes.as_slice() else {
+        panic!("three routes")
+    };
+    let says = |name: &str| {
+        assert_eq!(name, "x-caller");
+        Outside::Text("billing".into())
+    };
+    let peer = Peer {
+        uid: Some(1000),
+        name: Some("spiffe://example.org/web"),
+    };
+    let name = |route: &Route, peer| route.caller(says, peer).map(|name| name.to_string());
+    assert_eq!(name(a, peer).as_deref(), Some("billing"));
+    assert_eq!(name(a, Peer::default()).as_deref(), Some("billing"));
+    assert_eq!(name(b, peer).as_deref(), Some("1000"));
+    assert_eq!(name(c, peer).as_deref(), Some("spiffe://example.org/web"));
+    assert_eq!(
+        (name(b, Peer::default()), name(c, Peer::default())),
+        (None, None)
+    );
+    for (odd, expected) in [
+        (Outside::Missing, None),
+        (Outside::Repeated, None),
+        (Outside::Text(String::new()), None),
+        (Outside::Text("x".repeat(257)), None),
+        (Outside::Text("x".repeat(256)), Some(256)),
+    ] {
+        assert_eq!(
+            a.caller(|_| odd.clone(), peer).map(|name| name.len()),
+            expected
+        );
+    }
+    assert_eq!(a.listed("billing").map(|name| &**name), Some("billing"));
+    assert_eq!((a.listed("Billing"), b.listed("1000")), (None, None));
 }
 
 #[test]
@@ -444,21 +489,24 @@ fn circumstances_of_a_request() {
         collect("", Some("q=a+b")),
         Ok(Circumstances {
             tenant: None,
-            outside: values(q)
+            outside: values(q),
+            ..Circumstances::default()
         })
     );
     assert_eq!(
         collect("", None),
         Ok(Circumstances {
             tenant: None,
-            outside: values(Outside::Missing)
+            outside: values(Outside::Missing),
+            ..Circumstances::default()
         })
     );
     assert_eq!(
         collect("", Some("q=1&q=2")),
         Ok(Circumstances {
             tenant: None,
-            outside: values(Outside::Repeated)
+            outside: values(Outside::Repeated),
+            ..Circumstances::default()
         })
     );
     let tenant = |tenant: &str| {

@@ -2,18 +2,21 @@
 //!
 //! Every word is known, not built yet, or an error. What the words mean together is `checked`'s business.
 
+use super::callers::{caller, mask};
 use super::sides::{MannerWords, SideWords, manner, side};
 use super::{
-    CLASSES_MAX, ENVIRONMENTS_MAX, FORMERLY_MAX, METHODS_MAX, Mode, PATTERN_BYTES_MAX, ROUTES_MAX,
-    Unmatched,
+    CLASSES_MAX, CallerSource, ENVIRONMENTS_MAX, FORMERLY_MAX, METHODS_MAX, Mode,
+    PATTERN_BYTES_MAX, ROUTES_MAX, Unmatched,
 };
 use crate::dek::Suite;
 use crate::diagnostic::{Span, quoted};
 use crate::marked::{Fields, Findings, Marked, Node, Value};
+use crate::mask::Mask;
 
 pub(super) struct PolicyFile {
     pub name: Marked<String>,
     pub tenant: Option<Tenant>,
+    pub caller: Option<CallerSource>,
     pub unmatched: Option<Unmatched>,
     pub classes: Vec<ClassWords>,
     pub routes: Vec<RouteWords>,
@@ -35,11 +38,13 @@ pub(super) struct ClassWords {
     pub suite: Suite,
     pub keep_sealed: Option<bool>,
     pub high_scrutiny: bool,
+    pub mask: Option<Mask>,
 }
 
 pub(super) struct RouteWords {
     pub name: Marked<String>,
     pub mode: Option<Mode>,
+    pub caller: Option<CallerSource>,
     pub matching: MatchWords,
     pub request: SideWords,
     pub response: SideWords,
@@ -111,12 +116,15 @@ pub(super) fn read(root: &Node, findings: &mut Findings<'_>) -> Option<PolicyFil
         .take("environments")
         .map(|node| environments(node, findings))
         .unwrap_or_default();
-    fields.not_built(&["caller"], findings);
+    let caller = fields
+        .take("caller")
+        .and_then(|node| caller(node, findings));
     fields.misplaced("near_miss", NEAR_MISS, findings);
     fields.finish(findings);
     Some(PolicyFile {
         name: name?,
         tenant,
+        caller,
         unmatched,
         classes,
         routes,
@@ -229,7 +237,13 @@ fn classes(node: &Node, findings: &mut Findings<'_>) -> Vec<ClassWords> {
         let suite = fields
             .take("mode")
             .and_then(|node| findings.choice(node, "a class's `mode`", &CLASS_MODES));
-        fields.not_built(&["mask", "reveal", "pad"], findings);
+        let mask = fields.take("mask").and_then(|node| mask(node, findings));
+        fields.misplaced(
+            "reveal",
+            "it stands in a rule that opens the class",
+            findings,
+        );
+        fields.not_built(&["pad"], findings);
         fields.finish(findings);
         let name = Marked {
             value: entry.key.clone(),
@@ -247,6 +261,7 @@ fn classes(node: &Node, findings: &mut Findings<'_>) -> Vec<ClassWords> {
             suite: suite.unwrap_or(Suite::Xaes256Gcm),
             keep_sealed,
             high_scrutiny,
+            mask,
         });
     }
     classes
@@ -306,12 +321,15 @@ fn route(node: &Node, findings: &mut Findings<'_>) -> Option<RouteWords> {
         .take("response")
         .map(|node| side(node, false, findings))
         .unwrap_or_default();
-    fields.not_built(&["caller"], findings);
+    let caller = fields
+        .take("caller")
+        .and_then(|node| caller(node, findings));
     fields.misplaced("near_miss", NEAR_MISS, findings);
     fields.finish(findings);
     Some(RouteWords {
         name: name?,
         mode,
+        caller,
         matching: matching?,
         request,
         response,
@@ -398,7 +416,7 @@ fn environments(node: &Node, findings: &mut Findings<'_>) -> Vec<Environment> {
             }
         }
         let hint = "an environment changes `unmatched` and, of routes, `mode` and the words beside `rules`";
-        for word in ["classes", "tenant", "metadata"] {
+        for word in ["classes", "tenant", "caller", "metadata"] {
             fields.misplaced(word, hint, findings);
         }
         fields.finish(findings);
@@ -438,6 +456,11 @@ fn route_override(
     };
     let request = side("request", findings).unwrap_or_default();
     let response = side("response", findings).unwrap_or_default();
+    fields.misplaced(
+        "caller",
+        "how a caller is known is the same in every environment",
+        findings,
+    );
     fields.misplaced(
         "match",
         "a route's match is the same in every environment",

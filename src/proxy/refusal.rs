@@ -115,6 +115,7 @@ fn request_code(refusal: &Refusal) -> Code {
         },
         Refusal::Stray { .. } => Code::Stray,
         Refusal::Unclaimed { .. } => Code::Unclaimed,
+        Refusal::Masked { .. } => Code::Masked,
         Refusal::Plaintext { .. } => Code::Plaintext,
         Refusal::NearMiss { .. } => Code::NearMiss,
         Refusal::Composite { .. } => Code::Composite,
@@ -141,6 +142,7 @@ fn note(refusal: &Refusal) -> String {
         | Refusal::Unchecked { offset, .. }
         | Refusal::Stray { offset }
         | Refusal::Unclaimed { offset }
+        | Refusal::Masked { offset }
         | Refusal::Plaintext { offset }
         | Refusal::Unopened { offset }
         | Refusal::NearMiss { offset }

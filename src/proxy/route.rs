@@ -3,7 +3,7 @@
 use crate::audit::{Record, Side};
 use crate::context::{Circumstances, Outside};
 use crate::error::{Code, Error};
-use crate::policy::{Matched, Mode, Policies, Route, Unmatched};
+use crate::policy::{Matched, Mode, Peer, Policies, Route, Unmatched};
 use crate::transform::Rules;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
@@ -18,6 +18,13 @@ pub struct Way<'p> {
 }
 
 impl Way<'_> {
+    /// Says in the record who asks, in the policy's words: what a client says of itself is its own.
+    pub fn note_caller(&self, record: &mut Record) {
+        if let Some(caller) = &self.circumstances.caller {
+            record.caller(self.route.listed(caller).cloned());
+        }
+    }
+
     pub fn rules(&self, side: Side) -> &Rules {
         match side {
             Side::Request => &self.route.request,
@@ -71,11 +78,12 @@ impl Way<'_> {
     }
 }
 
-/// The route that takes this request, noted in its record; `None` where it may pass without one.
+/// The route that takes this request from this client, noted in its record; `None` where it may pass without one.
 pub fn take<'p>(
     policies: &'p Policies,
     head: &Parts,
     host: &str,
+    peer: Peer<'_>,
     record: &mut Record,
 ) -> Result<Option<Way<'p>>, Error> {
     let route = |method: &str| {
@@ -117,7 +125,7 @@ pub fn take<'p>(
         None => {}
     }
     let header = |name: &str| value(&head.headers, name);
-    let circumstances = match route.circumstances(&parameters, header, head.uri.query(), host) {
+    let mut circumstances = match route.circumstances(&parameters, header, head.uri.query(), host) {
         Ok(circumstances) => circumstances,
         // Without its tenant a route cannot even say what it would do.
         Err(missing) if observing => {
@@ -126,11 +134,14 @@ pub fn take<'p>(
         }
         Err(missing) => return Err(Code::TenantMissing.because(missing.what)),
     };
-    Ok(Some(Way {
+    circumstances.caller = route.caller(header, peer);
+    let way = Way {
         route,
         circumstances,
         observing,
-    }))
+    };
+    way.note_caller(record);
+    Ok(Some(way))
 }
 
 /// Headers by which frameworks let a client say that it means another method.

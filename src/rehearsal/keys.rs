@@ -10,7 +10,9 @@ use crate::dek::{
 use crate::path::Path;
 use crate::policy::DEPTH_MAX;
 use crate::token::{KekId, Record, kek_id};
-use crate::transform::{Action, Attitude, Bind, BindSource, Manner, Refusal, Rule, Rules, plan};
+use crate::transform::{
+    Action, Attitude, Bind, BindSource, Manner, Refusal, Reveal, Rule, Rules, plan,
+};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
@@ -111,6 +113,7 @@ impl Keys {
             at: path("$.value").into(),
             action: Action::Seal(Arc::new(kept.class.clone())),
             bind: kept.bind.iter().enumerate().map(bind).collect(),
+            reveal: Reveal::default(),
         };
         let manner = Manner {
             stray: Attitude::Allow,
@@ -126,7 +129,7 @@ impl Keys {
         let body = format!(r#"{{"bind":[{}],"value":{}}}"#, bound.join(","), kept.value);
         let circumstances = Circumstances {
             tenant: kept.tenant.map(Into::into),
-            outside: Vec::new(),
+            ..Circumstances::default()
         };
         let plan = plan(&rules, body.as_bytes(), &circumstances)?;
         let ring = self.ring(plan.needs());
@@ -185,6 +188,7 @@ mod tests {
             key: "identity".into(),
             suite: Suite::Xaes256Gcm,
             keep_sealed: true,
+            mask: None,
         }
     }
 

@@ -27,8 +27,9 @@ pub const ITEMS_MAX: usize = 1024;
 /// How a test file's name ends; what stands before it is the name of its policy.
 pub const SUFFIX: &str = ".test.yaml";
 /// The words of a passing body's tally, beside those of tokens that stay sealed.
-pub const COUNTED: [&str; 6] = [
+pub const COUNTED: [&str; 7] = [
     "kept",
+    "masked",
     "near-miss",
     "nulled",
     "plaintext",
@@ -36,7 +37,7 @@ pub const COUNTED: [&str; 6] = [
     "unclaimed",
 ];
 /// Why a token may stay sealed in a rehearsal.
-pub const LEFT: [&str; 9] = [
+pub const LEFT: [&str; 10] = [
     "bind",
     "class",
     "foreign",
@@ -46,6 +47,7 @@ pub const LEFT: [&str; 9] = [
     "over-budget",
     "refused",
     "unsupported",
+    "withheld",
 ];
 
 /// A test file, checked.
@@ -87,6 +89,8 @@ pub struct Request {
     pub headers: HeaderMap,
     /// `None`: it has none.
     pub(crate) body: Option<Body>,
+    /// Who asks, wherever the policy takes that from; else what the headers say.
+    pub(crate) caller: Option<Marked<String>>,
 }
 
 /// What the upstream answers.
@@ -107,6 +111,7 @@ struct Defaults {
     host: Option<String>,
     path: Option<Uri>,
     headers: HeaderMap,
+    caller: Option<Marked<String>>,
 }
 
 impl Script {
@@ -213,11 +218,15 @@ fn head(fields: &mut Fields<'_>, findings: &mut Findings<'_>) -> Defaults {
         .take("headers")
         .map(|node| headers(node, findings))
         .unwrap_or_default();
+    let caller = fields
+        .take("caller")
+        .and_then(|node| findings.text(node, "`caller`"));
     Defaults {
         method,
         host: host.map(|host| host.value),
         path,
         headers,
+        caller,
     }
 }
 
@@ -329,6 +338,7 @@ fn request(node: &Node, defaults: &Defaults, findings: &mut Findings<'_>) -> Opt
         host: host?,
         target: target?,
         headers: with_type(headers, body.as_ref()),
+        caller: head.caller.or_else(|| defaults.caller.clone()),
         body,
     })
 }

@@ -70,6 +70,13 @@ pub fn run(
 
 /// Names that no policy has.
 fn names(case: &Case, policies: &Policies, findings: &mut Findings<'_>) {
+    if let Some(caller) = &case.request.caller
+        && !policies.routes().any(|route| route.caller.is_some())
+    {
+        let message =
+            "the policy does not say how a caller is known, so it does not matter who asks";
+        findings.at("unknown-caller", caller.span, message);
+    }
     let mut unknown = |name: &Marked<String>, code, what: &str, known: Vec<&str>| {
         if !known.contains(&name.value.as_str()) {
             let hint = did_you_mean(&name.value, known.iter().copied());
@@ -199,7 +206,8 @@ fn judge(
     *head.uri_mut() = request.target.clone();
     *head.headers_mut() = request.headers.clone();
     let (head, ()) = head.into_parts();
-    let passage = pass(policies, keys, head, &request.host, sent, answer);
+    let caller = request.caller.as_ref().map(|caller| caller.value.as_str());
+    let passage = pass(policies, keys, head, &request.host, sent, answer, caller);
     let expect = &case.expect;
     if !refusal(case, expect, &passage, &mut failures) {
         return failures.found;

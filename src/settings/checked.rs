@@ -414,7 +414,8 @@ fn listeners(file: &SettingsFile, findings: &mut Findings<'_>) -> Vec<Listener> 
             name: words.name.value.as_str().into(),
             bind: words.bind.value.clone(),
             upstream,
-            tls: words.tls.clone(),
+            tls: words.tls.as_ref().map(|(files, _)| files.clone()),
+            client_ca: words.tls.as_ref().and_then(|(_, ca)| ca.clone()),
             http2: words.http2.unwrap_or(true),
         });
     }

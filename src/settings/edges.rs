@@ -1,7 +1,7 @@
 //! How connections come in and go out: where a listener listens, TLS on either side, versions of HTTP.
 
 use super::written::{bounded, path, socket_address};
-use super::{Ca, Speak, TlsFiles};
+use super::{Ca, ClientCa, Speak, TlsFiles};
 use crate::diagnostic::quoted;
 use crate::marked::{Fields, Findings, Marked, Node};
 use crate::policy::HostPattern;
@@ -168,12 +168,12 @@ pub(super) fn destination(
     Some(found)
 }
 
-/// A listener's `tls`: both files.
+/// A listener's `tls`: both files, and whose certificates clients may show.
 pub(super) fn listener_tls(
     node: &Node,
     base: &Path,
     findings: &mut Findings<'_>,
-) -> Option<TlsFiles> {
+) -> Option<(TlsFiles, Option<ClientCa>)> {
     let mut fields = findings.fields(node, "`tls`")?;
     let cert = fields
         .require("cert", findings)
@@ -181,11 +181,23 @@ pub(super) fn listener_tls(
     let key = fields
         .require("key", findings)
         .and_then(|node| path(node, base, "`key`", findings));
+    let file = fields
+        .take("client_ca")
+        .and_then(|node| path(node, base, "`client_ca`", findings));
+    let wanted = fields.take("client_cert");
+    let choices = [("required", true), ("optional", false)];
+    let required = wanted.and_then(|node| findings.choice(node, "`client_cert`", &choices));
+    if let (Some(node), None) = (wanted, &file) {
+        let message = "`client_cert` needs `client_ca`: a file with the certificates of the clients' authorities";
+        findings.at("missing-word", node.span, message);
+    }
     fields.finish(findings);
-    Some(TlsFiles {
+    let files = TlsFiles {
         cert: cert?,
         key: key?,
-    })
+    };
+    let required = required.unwrap_or(true);
+    Some((files, file.map(|file| ClientCa { file, required })))
 }
 
 /// What an upstream's `tls` says.

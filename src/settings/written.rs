@@ -7,7 +7,7 @@ use super::edges::{
 use super::keys::{KeyWords, key};
 use super::kms::{KmsWords, kms};
 use super::store::store;
-use super::{Bind, LogFormat, LogLevel, Reload, Speak, Store, TlsFiles, Url};
+use super::{Bind, ClientCa, LogFormat, LogLevel, Reload, Speak, Store, TlsFiles, Url};
 use crate::diagnostic::{Span, quoted};
 use crate::marked::{Fields, Findings, Marked, Node, Value, not_built};
 use crate::policy::HostPattern;
@@ -46,7 +46,7 @@ pub(super) struct ListenerWords {
     pub bind: Marked<Bind>,
     /// One without a host, or any number with.
     pub upstreams: Vec<(Option<HostPattern>, Marked<String>)>,
-    pub tls: Option<TlsFiles>,
+    pub tls: Option<(TlsFiles, Option<ClientCa>)>,
     pub http2: Option<bool>,
 }
 

@@ -6,6 +6,7 @@ use super::slate::{Slate, Source, Style, Target};
 use super::{Fallback, Refusal, Tally};
 use crate::context;
 use crate::dek::{Dek, Ring, SealNeed, SealingKey, Unopened};
+use crate::mask::Mask;
 use crate::scan;
 use crate::seal::{Opener, Sealer, siv_seal};
 use crate::token::{NONCE_LEN, Prefix, Suite, TAG_LEN, TEXT_MAX};
@@ -17,6 +18,8 @@ const PADDED_MIN: usize = 8;
 const VALUES_PER_SEALER: usize = 4_096;
 /// What stands for a token that does not open, where the policy wants no token there.
 const NULL: &[u8] = b"null";
+/// For a class without a mask, which a policy does not reveal masked.
+const NOTHING_SHOWN: Mask = Mask::KeepLast(0);
 /// Why a token stays sealed: it, or what it holds, is not what was sealed in this context. One word, whatever the reason.
 const REFUSED: &str = "refused";
 
@@ -155,6 +158,7 @@ struct Counts {
     sealed: u32,
     kept: u32,
     opened: u32,
+    masked: u32,
 }
 
 struct Work<'p> {
@@ -219,11 +223,19 @@ impl Work<'_> {
                 self.counts[edit.class].kept += 1;
                 Ok(false)
             }
-            What::Open(sealed) => match ring.opening[edit.need].as_deref() {
+            What::Open(sealed) | What::Mask(sealed) => match ring.opening[edit.need].as_deref() {
                 Ok(dek) if self.open(edit, sealed, dek) => {
                     out.extend_from_slice(before);
-                    out.extend_from_slice(&self.scratch);
-                    self.counts[edit.class].opened += 1;
+                    let counts = &mut self.counts[edit.class];
+                    if matches!(edit.what, What::Mask(_)) {
+                        let mask = self.plan.rules.classes[edit.class].mask.as_ref();
+                        let mask = mask.unwrap_or(&NOTHING_SHOWN);
+                        mask.write(&self.scratch, out);
+                        counts.masked += 1;
+                    } else {
+                        out.extend_from_slice(&self.scratch);
+                        counts.opened += 1;
+                    }
                     Ok(true)
                 }
                 unopened => {
@@ -274,7 +286,11 @@ impl Work<'_> {
                 back.spans.push((*target, from..back.bytes.len()));
             } else {
                 // A token fits anywhere, so this was opened.
-                self.counts[edit.class].opened -= 1;
+                let counts = &mut self.counts[edit.class];
+                match edit.what {
+                    What::Mask(_) => counts.masked -= 1,
+                    _ => counts.opened -= 1,
+                }
                 self.tally.leave(REFUSED);
                 json.clear();
                 let refused = unopenable(None, target.start);
@@ -293,6 +309,7 @@ impl Work<'_> {
                 (&mut self.tally.sealed, counts.sealed),
                 (&mut self.tally.kept, counts.kept),
                 (&mut self.tally.opened, counts.opened),
+                (&mut self.tally.masked, counts.masked),
             ] {
                 if count > 0 {
                     list.push((class.clone(), count));

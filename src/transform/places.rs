@@ -5,7 +5,7 @@
 
 use super::plan::{Plan, What};
 use super::rules::{CompiledAction, rules_of};
-use super::{Action, Attitude, Manner, Refusal, Rule, Rules, evaluate};
+use super::{Action, Attitude, Manner, Refusal, Reveal, Rule, Rules, evaluate};
 use crate::context::Class;
 use crate::path::Path;
 use crate::scan::{self, Kind, text};
@@ -120,7 +120,7 @@ impl Plan<'_> {
                 deed: match edit.what {
                     What::Seal => Deed::Seal,
                     What::Keep(_) => Deed::Keep,
-                    What::Open(_) => Deed::Open,
+                    What::Open(_) | What::Mask(_) => Deed::Open,
                     What::Null => return None,
                 },
             })
@@ -195,6 +195,7 @@ pub fn select(paths: &[&Path], depth_max: usize, body: &[u8]) -> Result<Vec<Vec<
         at: (*path).clone().into(),
         action: Action::Open(Vec::new()),
         bind: Vec::new(),
+        reveal: Reveal::default(),
     };
     let manner = Manner {
         stray: Attitude::Allow,
@@ -341,6 +342,7 @@ mod tests {
             key: "k".into(),
             suite: crate::dek::Suite::Xaes256Gcm,
             keep_sealed: true,
+            mask: None,
         })
     }
 
@@ -355,6 +357,7 @@ mod tests {
                 at: Path::parse(text).expect("a path").into(),
                 action,
                 bind: Vec::new(),
+                reveal: Reveal::default(),
             }
         };
         let manner = Manner {

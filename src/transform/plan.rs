@@ -4,9 +4,10 @@ use super::captures::{ANYWHERE, Captures};
 use super::message::{Message, Shape};
 use super::rules::{Compiled, CompiledAction, Openable, Rules, Source, rules_of};
 use super::slate::Slate;
-use super::{Attitude, Fallback, Refusal, Tally, evaluate, merge};
+use super::{Attitude, Fallback, Level, Refusal, Tally, evaluate, merge};
 use crate::context::{Circumstances, Class, Outside, VALUE_BYTES_MAX, push_entry};
 use crate::dek::{Kid, Needs, OpenNeed, Ring, Scope, SealNeed, Unopened};
+use crate::mask::Mask;
 use crate::scan::{Automaton, Fault, Found, Hit, Kind, Scanner, Tag, text};
 use crate::token::{self, ClassHint, Suite, Token, TokenError};
 use sha2::{Digest, Sha256};
@@ -53,6 +54,8 @@ pub(super) enum What {
     /// A token at a sealing place: it must open, and stays.
     Keep(Sealed),
     Open(Sealed),
+    /// As `Open`, and what its class's mask leaves of it is shown.
+    Mask(Sealed),
     /// A token at an opening place that cannot be opened, where `null` is to stand for it.
     Null,
 }
@@ -392,7 +395,14 @@ impl<'r, 'b> Planner<'r, 'b> {
                 _ => {}
             }
         }
-        let Class { name, suite, .. } = &*self.plan.rules.classes[class];
+        let Class {
+            name, suite, mask, ..
+        } = &*self.plan.rules.classes[class];
+        if let Some(mask) = mask
+            && self.is_masked(hit, mask)
+        {
+            return Err(Refusal::Masked { offset: hit.start });
+        }
         if *suite == Suite::Aes256Siv && !hit.kind.is_scalar() {
             return Err(Refusal::Composite { offset: hit.start });
         }
@@ -404,6 +414,19 @@ impl<'r, 'b> Planner<'r, 'b> {
         self.plan.needs.sealing[need].values += 1;
         self.push(hit, class, need, context, What::Seal);
         Ok(())
+    }
+
+    /// A text that a mask made.
+    fn is_masked(&mut self, hit: &Hit, mask: &Mask) -> bool {
+        if !hit.kind.is_string() {
+            return false;
+        }
+        let raw = &self.body[hit.start + 1..hit.end - 1];
+        if hit.kind == Kind::Plain {
+            return mask.is_masked(raw);
+        }
+        self.text.clear();
+        text::unescape(raw, &mut self.text).is_ok() && mask.is_masked(&self.text)
     }
 
     fn sealing_need(&mut self, class: usize) -> usize {
@@ -467,17 +490,28 @@ impl<'r, 'b> Planner<'r, 'b> {
 
     /// False where the token is of no class that this rule opens.
     fn open(&mut self, hit: &Hit, rule: usize, openable: &'r [Openable]) -> Result<bool, Refusal> {
+        let caller = self.circumstances.caller.as_deref();
+        let level = self.plan.rules.rules[rule].reveal.to(caller);
         let mut payload = std::mem::take(&mut self.payload);
         let taken = match Token::decode(&self.text, &mut payload) {
             Ok(token) => match openable.iter().find(|one| one.hint == token.class) {
                 None => return self.keep_room(payload, Ok(false)),
+                Some(_) if level == Level::None => {
+                    // As it is to be: no want of a key, and nothing that fails.
+                    self.plan.tally.leave("withheld");
+                    Ok(())
+                }
                 Some(one) => match self.context(hit, rule, &one.name) {
                     Err(_) => self.leave(hit, "bind"),
                     Ok(context) => match self.opening_need(one.class, &token) {
                         None => self.leave(hit, Unopened::OverBudget.word()),
                         Some(need) => {
                             let sealed = self.sealed(&token);
-                            self.push(hit, one.class, need, context, What::Open(sealed));
+                            let what = match level {
+                                Level::Full => What::Open(sealed),
+                                Level::Masked | Level::None => What::Mask(sealed),
+                            };
+                            self.push(hit, one.class, need, context, what);
                             Ok(())
                         }
                     },

@@ -1,7 +1,9 @@
 //! A route's rules for one direction, compiled: one automaton for all their paths and those of their binds.
 
 use super::inner::{self, Inner};
-use super::{Action, Attitude, BindSource, Fallback, Manner, Rule, RuleError, Selects, Spot};
+use super::{
+    Action, Attitude, BindSource, Fallback, Manner, Reveal, Rule, RuleError, Selects, Spot,
+};
 use crate::context::Class;
 use crate::path::{Path, Selector, Step};
 use crate::scan::{Automaton, Interest, Tag};
@@ -56,6 +58,7 @@ pub(super) struct Compiled {
     pub(super) then: Option<Path>,
     /// It selects values of a body.
     pub(super) of_body: bool,
+    pub(super) reveal: Reveal,
     /// A value here that is no token is worth a count: the rule names one class, and its path ends with a name.
     pub(super) expects_token: bool,
 }
@@ -501,6 +504,7 @@ impl Compiler {
             roots,
             then,
             of_body,
+            reveal: rule.reveal,
             expects_token: one_class && ends_with_name,
         })
     }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::context::{Circumstances, Outside};
 use crate::dek::{Dek, Kid, MATERIAL_LEN, Material, Needs, Ring, SealingKey, Unopened, schedule};
+use crate::mask::Mask;
 use crate::token::Token;
 use crate::token::record::{Record, kek_id};
 use proptest::prelude::*;
@@ -81,6 +82,7 @@ fn class(name: &str) -> Arc<Class> {
         key: "k".into(),
         suite: crate::dek::Suite::Xaes256Gcm,
         keep_sealed: true,
+        mask: None,
     })
 }
 
@@ -89,6 +91,7 @@ fn rule(at: &str, action: Action) -> Rule {
         at: Path::parse(at).unwrap().into(),
         action,
         bind: vec![],
+        reveal: Reveal::default(),
     }
 }
 
@@ -339,6 +342,7 @@ fn a_token_at_a_sealing_place_stays_if_it_opens_there() {
     let strict = Class {
         suite: crate::dek::Suite::Xaes256Gcm,
         keep_sealed: false,
+        mask: None,
         ..(*class("c")).clone()
     };
     let rules = compile(vec![rule("$.s", Action::Seal(Arc::new(strict)))]);
@@ -353,6 +357,7 @@ fn tokens_open_in_their_context_only() {
     let tenant = |name: &str| Circumstances {
         tenant: Some(name.into()),
         outside: vec![],
+        ..Circumstances::default()
     };
     let rules = compile(vec![seal("$.s", "c")]);
     let (sealed, _) = run_in(&rules, r#"{"s":"v"}"#, &tenant("acme")).unwrap();
@@ -552,6 +557,7 @@ fn bound_values_come_from_siblings_root_and_outside() {
     let outside = |outside| Circumstances {
         tenant: None,
         outside: vec![outside],
+        ..Circumstances::default()
     };
     let rules = compile(vec![root.clone()]);
     let here = outside(Outside::Text("p\"1".into()));
@@ -818,6 +824,143 @@ fn a_token_that_does_not_open_stays_gives_way_to_null_or_stops_the_body() {
     }
     let stray = format!(r#"{{"o":"{token}"}}"#);
     assert_eq!(run(&rules(Fallback::Null), &stray).unwrap().0, stray);
+}
+
+/// A class whose values are masked.
+fn masked_class(name: &str, mask: Mask) -> Arc<Class> {
+    let class = Class::clone(&class(name));
+    let mask = Some(mask);
+    Arc::new(Class { mask, ..class })
+}
+
+fn revealing(
+    at: &str,
+    classes: Vec<Arc<Class>>,
+    default: Level,
+    callers: &[(&str, Level)],
+) -> Rule {
+    let mut rule = rule(at, Action::Open(classes));
+    let callers = callers.iter().map(|(name, level)| ((*name).into(), *level));
+    rule.reveal = Reveal {
+        default,
+        callers: callers.collect(),
+    };
+    rule
+}
+
+fn asked_by(caller: Option<&str>) -> Circumstances {
+    Circumstances {
+        caller: caller.map(Into::into),
+        ..Circumstances::default()
+    }
+}
+
+#[test]
+fn each_caller_sees_what_it_may_see() {
+    let pan = || masked_class("pan", Mask::KeepLast(4));
+    let body = r#"{"n":"4111111111111111","m":12345678,"o":{"n":["x"]}}"#;
+    let sealing = compile(vec![
+        rule("$..n", Action::Seal(pan())),
+        rule("$.m", Action::Seal(pan())),
+    ]);
+    let sealed = run(&sealing, body).unwrap().0;
+    let callers = [("billing", Level::Full), ("clerk", Level::None)];
+    let opening = compile(vec![revealing(
+        "$..*",
+        vec![pan()],
+        Level::Masked,
+        &callers,
+    )]);
+    let hidden = r#"{"n":"••••1111","m":"••••","o":{"n":"••••"}}"#;
+    for caller in [None, Some("nobody"), Some("Billing"), Some("")] {
+        let (out, tally) = run_in(&opening, &sealed, &asked_by(caller)).unwrap();
+        assert_eq!(out, hidden, "{caller:?}");
+        assert_eq!((count(&tally.masked), count(&tally.opened)), (3, 0));
+        assert!(tally.replaces());
+    }
+    let (out, tally) = run_in(&opening, &sealed, &asked_by(Some("billing"))).unwrap();
+    assert_eq!(out, body);
+    assert_eq!((count(&tally.masked), count(&tally.opened)), (0, 3));
+    // Nothing is asked of the key room for one who sees nothing.
+    let circumstances = asked_by(Some("clerk"));
+    let plan = plan(&opening, sealed.as_bytes(), &circumstances).unwrap();
+    assert!(plan.needs().opening.is_empty() && plan.is_unchanged());
+    let (out, tally) = run_in(&opening, &sealed, &circumstances).unwrap();
+    assert_eq!(out, sealed);
+    assert_eq!(tally.left, [("withheld", 3)]);
+}
+
+#[test]
+fn what_is_withheld_is_not_a_token_that_does_not_open() {
+    let sealed = run(&compile(vec![seal("$.n", "c")]), r#"{"n":1}"#)
+        .unwrap()
+        .0;
+    for unopened in [Fallback::Null, Fallback::Reject] {
+        let manner = Manner { unopened, ..MANNER };
+        let rule = revealing("$.n", vec![class("c")], Level::None, &[]);
+        let rules = Rules::compile(vec![rule], manner).unwrap();
+        assert_eq!(run(&rules, &sealed).unwrap().0, sealed);
+    }
+}
+
+#[test]
+fn a_masked_token_must_open_all_the_same() {
+    let pan = || masked_class("pan", Mask::KeepLast(1));
+    let sealing = sibling(rule("$.n", Action::Seal(pan())), "id", "id");
+    let sealed = run(&compile(vec![sealing]), r#"{"n":"ab","id":1}"#)
+        .unwrap()
+        .0;
+    let moved = sealed.replace("\"id\":1", "\"id\":2");
+    let opening = || {
+        sibling(
+            revealing("$.n", vec![pan()], Level::Masked, &[]),
+            "id",
+            "id",
+        )
+    };
+    assert_eq!(
+        run(&compile(vec![opening()]), &sealed).unwrap().0,
+        r#"{"n":"••••b","id":1}"#
+    );
+    let (out, tally) = run(&compile(vec![opening()]), &moved).unwrap();
+    assert_eq!((out, tally.left), (moved, vec![("refused", 1)]));
+}
+
+#[test]
+fn masked_values_are_never_taken_back() {
+    let rules = compile(vec![
+        rule("$.n", Action::Seal(masked_class("pan", Mask::KeepLast(4)))),
+        rule(
+            "$.f",
+            Action::Seal(masked_class("fix", Mask::Fixed("***".into()))),
+        ),
+        seal("$.plain", "plain"),
+    ]);
+    for body in [
+        r#"{"n":"••••1111"}"#,
+        r#"{"n":"••••"}"#,
+        r#"{"n":"\u2022\u2022\u2022•1111"}"#,
+        r#"{"f":"***"}"#,
+        r#"{"f":"\u002a**"}"#,
+        r#"{"f":"••••"}"#,
+    ] {
+        let offset = body.find(':').unwrap() + 1;
+        assert_eq!(
+            run(&rules, body).unwrap_err(),
+            Refusal::Masked { offset },
+            "{body}"
+        );
+    }
+    for body in [
+        r#"{"n":"4111"}"#,
+        r#"{"n":"•••1111"}"#,
+        r#"{"n":["••••"]}"#,
+        r#"{"f":"**"}"#,
+        r#"{"plain":"••••1111"}"#,
+        r#"{"other":"••••1111"}"#,
+    ] {
+        assert!(run(&rules, body).is_ok(), "{body}");
+    }
 }
 
 #[test]

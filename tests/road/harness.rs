@@ -1,6 +1,6 @@
 //! An agent in process, an upstream that does as it is told, and a client that sends bytes.
 
-use fieldveil::audit::{Entry, Observe, Outcome};
+use fieldveil::audit::{Caller, Entry, Observe, Outcome};
 use fieldveil::dek::{
     Dek, Kid, MATERIAL_LEN, Material, Needs, Ring, SealingKey, Unopened, schedule,
 };
@@ -316,9 +316,10 @@ impl Line {
 pub struct Records(Mutex<Vec<Kept>>);
 
 /// Of one access.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Kept {
     pub outcome: Outcome,
+    pub caller: Caller,
     pub total: Duration,
     pub added: Duration,
 }
@@ -327,6 +328,7 @@ impl Observe for Records {
     fn observe(&self, entry: &Entry) {
         self.0.lock().expect("records").push(Kept {
             outcome: entry.outcome,
+            caller: entry.caller.clone(),
             total: entry.total,
             added: entry.added,
         });

@@ -309,7 +309,7 @@ async fn what_the_agent_added_is_not_what_the_upstream_took() {
     .await;
     let agent = Setup::before(upstream.address).start().await;
     assert_eq!(agent.ask(GET).await.status(), 200);
-    let [kept] = agent.records.all()[..] else {
+    let [kept] = &agent.records.all()[..] else {
         panic!("one record")
     };
     let (total, added) = (kept.total, kept.added);

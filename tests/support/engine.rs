@@ -4,7 +4,7 @@ use super::ring::ring;
 use fieldveil::context::{Circumstances, Class};
 use fieldveil::path::Path;
 use fieldveil::token::Token;
-use fieldveil::transform::{self, Action, Attitude, Manner, Refusal, Rule, Rules};
+use fieldveil::transform::{self, Action, Attitude, Manner, Refusal, Reveal, Rule, Rules};
 use std::sync::Arc;
 
 /// Rules that seal what `path` selects.
@@ -24,11 +24,13 @@ fn rules(at: Path, action: impl FnOnce(Arc<Class>) -> Action) -> Rules {
         key: "key".into(),
         suite: fieldveil::dek::Suite::Xaes256Gcm,
         keep_sealed: true,
+        mask: None,
     });
     let rule = Rule {
         at: at.into(),
         action: action(class),
         bind: Vec::new(),
+        reveal: Reveal::default(),
     };
     let manner = Manner {
         stray: Attitude::Report,

@@ -43,7 +43,7 @@ impl Shop {
     }
 
     fn ask(&self, path: &str, body: &str) -> Answer {
-        self.ask_as("X-Merchant: acme\r\n", path, body)
+        self.ask_as("X-Merchant: acme\r\nX-Caller: billing\r\n", path, body)
     }
 
     /// What the API got of the last request.
@@ -110,6 +110,26 @@ fn a_customer_is_sealed_and_comes_back() {
     );
     let unbound = r#"{"cards": [{"number": "4111111111111111"}]}"#;
     shop.refused(&shop.ask("/v1/customers/42", unbound), 422, "bind");
+}
+
+#[test]
+fn who_is_not_billing_sees_the_end_of_a_number_and_cannot_write_it_back() {
+    let shop = Shop::open();
+    for caller in [
+        "",
+        "X-Caller: support\r\n",
+        "X-Caller: billing\r\nX-Caller: billing\r\n",
+    ] {
+        let lines = format!("X-Merchant: acme\r\n{caller}");
+        let answer = shop.ask_as(&lines, "/v1/customers/42", CUSTOMER);
+        let got: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        assert_eq!(got["cards"][0]["number"], "••••1111");
+        assert_eq!(got["cards"][1]["number"], "••••", "a number is no text");
+        assert_eq!(masked(shop.seen().as_bytes()), SEALED);
+        let back = r#"{"cards": [{"id": "c1", "number": "••••1111"}]}"#;
+        let answer = shop.ask_as(&lines, "/v1/customers/42", back);
+        shop.refused(&answer, 422, "masked-value");
+    }
 }
 
 #[test]

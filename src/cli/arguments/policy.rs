@@ -103,6 +103,9 @@ pub struct PolicyExplainArgs {
     /// A header, `Name: value`; repeatable
     #[arg(long, short = 'H', value_name = "HEADER")]
     pub header: Vec<String>,
+    /// Who asks, wherever the policy takes that from
+    #[arg(long, value_name = "NAME")]
+    pub caller: Option<String>,
     /// A file with the body; `-` for standard input
     #[arg(long, value_name = "FILE")]
     pub body: Option<PathBuf>,

@@ -223,6 +223,6 @@ fn add(places: &[Place], written: &[Rule], lines: &mut BTreeMap<String, Line>) {
 
 /// `seal ssn, rule 1`.
 fn said(index: usize, rule: &Rule) -> String {
-    let what = super::deed(&rule.action);
+    let what = super::deed(rule);
     format!("{what} (rule {})", index + 1)
 }

@@ -9,7 +9,7 @@ use crate::diagnostic::{Diagnostic, printable, quoted};
 use crate::policy::{DEPTH_MAX, Miss, Mode, Policies, Route};
 use crate::rehearsal::{Answer, Head, Keys, Passage, pass};
 use crate::scan::Kind;
-use crate::transform::{Place, Rule, Rules, Selects, Tally, places, values};
+use crate::transform::{Action, Place, Rule, Rules, Selects, Tally, places, values};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use serde_json::{Value, json};
 use std::io::{self, Read, Write};
@@ -35,7 +35,7 @@ struct Asked {
 /// One value of a body, and what becomes of it.
 struct Told {
     path: String,
-    /// `sealed`, `opened`, `kept`, `passes`, `as it is`, `stays sealed`, `null`, `near miss`.
+    /// `sealed`, `opened`, `masked`, `kept`, `passes`, `as it is`, `stays sealed`, `null`, `near miss`.
     fate: &'static str,
     /// The rule that decides: its number and its words.
     rule: Option<(usize, String)>,
@@ -94,6 +94,7 @@ pub fn explain(
         &asked.host,
         &asked.body,
         &answer,
+        args.caller.as_deref(),
     );
     let route = passage.route.as_ref();
     let route = route.and_then(|name| policies.routes().find(|route| route.name == *name));
@@ -275,15 +276,18 @@ fn elsewhere(written: &[Rule], before: (&Head, &[u8]), after: (&Head, &[u8])) ->
         for (was, is) in selected(&before).into_iter().zip(selected(&after)) {
             let fate = match (was.json == is.json, token(&was.json), token(&is.json)) {
                 (false, false, true) => "sealed",
+                (false, true, false)
+                    if is_masked(&[&rule.action], &String::from_utf8_lossy(&is.json)) =>
+                {
+                    "masked"
+                }
                 (false, true, false) => "opened",
                 (true, true, _) => "a token, as it is",
-                (true, false, _) if matches!(rule.action, crate::transform::Action::Seal(_)) => {
-                    "would be sealed"
-                }
+                (true, false, _) if matches!(rule.action, Action::Seal(_)) => "would be sealed",
                 _ => "as it is",
             };
             let text = |json: &[u8]| String::from_utf8_lossy(json).into_owned();
-            let words = format!("{}: {}", rule.at.as_str(), super::deed(&rule.action));
+            let words = format!("{}: {}", rule.at.as_str(), super::deed(rule));
             told.push(Told {
                 path: was.place,
                 fate,
@@ -297,7 +301,6 @@ fn elsewhere(written: &[Rule], before: (&Head, &[u8]), after: (&Head, &[u8])) ->
 }
 
 fn fate(place: &Place, written: &[Rule], was: &str, is: &str) -> &'static str {
-    use crate::transform::Action;
     let token = |text: &str| {
         let text = text.as_bytes();
         text.len() > 2 && crate::token::is_reserved(&text[1..text.len() - 1])
@@ -309,9 +312,11 @@ fn fate(place: &Place, written: &[Rule], was: &str, is: &str) -> &'static str {
     let opens = actions
         .clone()
         .any(|action| matches!(action, Action::Open(_)));
+    let opened: Vec<&Action> = actions.clone().collect();
     let decided = actions.find(|action| !matches!(action, Action::Open(_)));
     match (was == is, token(was), token(is)) {
         (false, false, true) => "sealed",
+        (false, true, false) if is_masked(&opened, is) => "masked",
         // What was sealed may have been null, too: the count says how many it only stands for.
         (false, true, false) if is == "null" => "null",
         (false, true, false) => "opened",
@@ -329,12 +334,25 @@ fn fate(place: &Place, written: &[Rule], was: &str, is: &str) -> &'static str {
     }
 }
 
+/// A text has the form of what a class's mask makes.
+fn is_masked(actions: &[&Action], text: &str) -> bool {
+    let decoded: Option<String> = serde_json::from_str(text).ok();
+    decoded.is_some_and(|decoded| {
+        actions.iter().any(|action| match action {
+            Action::Open(classes) => classes
+                .iter()
+                .filter_map(|class| class.mask.as_ref())
+                .any(|mask| mask.is_masked(decoded.as_bytes())),
+            _ => false,
+        })
+    })
+}
+
 /// The rule behind a fate, its number from 1.
 fn deciding(place: &Place, written: &[Rule], fate: &str) -> Option<(usize, String)> {
-    use crate::transform::Action;
     let fits = |action: &Action| match fate {
         "sealed" | "kept" | "would be sealed" => matches!(action, Action::Seal(_)),
-        "opened" | "stays sealed" | "null" => matches!(action, Action::Open(_)),
+        "opened" | "masked" | "stays sealed" | "null" => matches!(action, Action::Open(_)),
         "passes" => matches!(action, Action::Pass),
         _ => false,
     };
@@ -345,7 +363,7 @@ fn deciding(place: &Place, written: &[Rule], fate: &str) -> Option<(usize, Strin
     let rule = written.get(*index)?;
     Some((
         index + 1,
-        format!("{}: {}", rule.at.as_str(), super::deed(&rule.action)),
+        format!("{}: {}", rule.at.as_str(), super::deed(rule)),
     ))
 }
 

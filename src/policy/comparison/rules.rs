@@ -2,7 +2,9 @@
 
 use super::{Direction, Notes};
 use crate::context::Class;
+use crate::diagnostic::quoted;
 use crate::policy::Route;
+use crate::transform::Level;
 use crate::transform::{Action, BindSource, Rule};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -93,11 +95,38 @@ impl Side<'_> {
         let (Action::Open(olds), Action::Open(news)) = (&rule.action, &later.action) else {
             return;
         };
+        self.revealed(rule, later, notes);
         for class in olds {
             if !news.iter().any(|c| c.names().any(|n| *n == class.name)) {
                 let what = format!("{path} does not open {} any more", class.name);
                 notes.add(Direction::Neutral, "opening-removed", self.about, what);
             }
+        }
+    }
+
+    /// Who sees more, or less, of what a rule opens.
+    fn revealed(&self, rule: &Rule, later: &Rule, notes: &mut Notes) {
+        let path = rule.at.as_str();
+        let callers = rule
+            .reveal
+            .callers
+            .keys()
+            .chain(later.reveal.callers.keys());
+        let callers: BTreeSet<Option<&str>> = callers.map(|name| Some(&**name)).collect();
+        // Everybody else first: that is the change that matters most.
+        for caller in std::iter::once(None).chain(callers) {
+            let (was, is) = (rule.reveal.to(caller), later.reveal.to(caller));
+            let who = caller.map_or("everybody else".to_owned(), |name| {
+                format!("caller {}", quoted(name))
+            });
+            let rank = |level| match level {
+                Level::Full => (0, level.word()),
+                Level::Masked => (1, level.word()),
+                Level::None => (2, level.word()),
+            };
+            let (was, is) = (rank(was), rank(is));
+            let what = format!("what {who} sees at {path}");
+            notes.ranked("reveal", self.about, &what, (was.0, is.0), (was.1, is.1));
         }
     }
 

@@ -428,3 +428,99 @@ fn policies_come_and_go() {
     assert!(!less.is_safe());
     assert!(compare(&load(&[one]), &both).is_safe());
 }
+
+/// Replaces a text of a policy that masks, and compares.
+#[track_caller]
+fn check_reveal(from: &str, to: &str, expected: &[&str]) {
+    let old = BASE
+        .replace(
+            "unmatched: report",
+            "unmatched: report\ncaller: {peer: uid}",
+        )
+        .replace(
+            "ssn: {key: identity}",
+            "ssn: {key: identity, mask: {keep_last: 4}}",
+        )
+        .replacen(
+            "open: ssn,",
+            "open: ssn, reveal: {default: masked, callers: {\"1\": full, \"2\": none}},",
+            1,
+        );
+    assert!(old.contains(from), "{from}");
+    let comparison = compare(&policies(&old), &policies(&old.replacen(from, to, 1)));
+    let shown: Vec<String> = comparison
+        .changes
+        .iter()
+        .map(|change| {
+            format!(
+                "{}[{}] {}",
+                change.direction.word(),
+                change.code,
+                change.what
+            )
+        })
+        .collect();
+    assert_eq!(shown, expected, "{to}");
+}
+
+#[test]
+fn who_sees_more_or_less() {
+    check_reveal(
+        "default: masked",
+        "default: full",
+        &["weaker[reveal] what everybody else sees at $..ssn was masked, and is full"],
+    );
+    check_reveal(
+        "default: masked",
+        "default: none",
+        &["stronger[reveal] what everybody else sees at $..ssn was masked, and is none"],
+    );
+    check_reveal(
+        "\"2\": none",
+        "\"3\": full",
+        &[
+            "weaker[reveal] what caller `2` sees at $..ssn was none, and is masked",
+            "weaker[reveal] what caller `3` sees at $..ssn was masked, and is full",
+        ],
+    );
+    check_reveal(
+        "\"1\": full, ",
+        "",
+        &["stronger[reveal] what caller `1` sees at $..ssn was full, and is masked"],
+    );
+    check_reveal(
+        ", reveal: {default: masked, callers: {\"1\": full, \"2\": none}}",
+        "",
+        &[
+            "weaker[reveal] what everybody else sees at $..ssn was masked, and is full",
+            "weaker[reveal] what caller `2` sees at $..ssn was none, and is full",
+        ],
+    );
+}
+
+#[test]
+fn how_a_caller_is_known_and_what_a_mask_shows() {
+    let to_header = "how a caller is known was the user id of the socket's other end, and is the header x-caller";
+    let weaker = format!("weaker[caller] {to_header}");
+    check_reveal("{peer: uid}", "{header: X-Caller}", &[&weaker, &weaker]);
+    check_reveal(
+        "keep_last: 4",
+        "fixed: hidden",
+        &["stronger[mask] its mask shows nothing of a value"],
+    );
+    check_reveal(
+        "keep_last: 4",
+        "keep_last: 5",
+        &["weaker[mask] its mask shows another part of a value"],
+    );
+    check_reveal(
+        "keep_last: 4",
+        "keep_first: 4",
+        &["weaker[mask] its mask shows another part of a value"],
+    );
+    check(
+        "unmatched: report",
+        "unmatched: report\ncaller: {mtls: san}",
+        &["neutral[caller] route write", "neutral[caller] route read"],
+    );
+}

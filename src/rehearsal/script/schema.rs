@@ -27,6 +27,11 @@ pub fn schema() -> Value {
                 "Headers by name; a list makes several lines",
                 headers(),
             ),
+            (
+                "caller",
+                "Who asks, wherever the policy takes that from; else what the headers say",
+                text(),
+            ),
         ]
     };
     let body = || {

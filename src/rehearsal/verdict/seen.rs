@@ -289,6 +289,7 @@ impl Judge<'_> {
             "plaintext" => self.tally.plaintext,
             "near-miss" => self.tally.near_misses,
             "nulled" => self.tally.nulled,
+            "masked" => self.tally.masked.iter().map(|(_, count)| count).sum(),
             "kept" => self.tally.kept.iter().map(|(_, count)| count).sum(),
             word => {
                 let mut left = self.tally.left.iter();

@@ -16,6 +16,7 @@ fn class() -> Arc<Class> {
         formerly: vec![],
         key: "k".into(),
         keep_sealed: true,
+        mask: None,
         suite: crate::token::Suite::Xaes256Gcm,
     })
 }
@@ -42,6 +43,7 @@ fn rule(text: &str, action: Action) -> Rule {
         at: at(text),
         action,
         bind: vec![],
+        reveal: crate::transform::Reveal::default(),
     }
 }
 
