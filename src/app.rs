@@ -6,7 +6,9 @@
 
 mod certificates;
 mod check;
+mod checkup;
 mod keyroom;
+mod places;
 pub mod policies;
 mod prepare;
 mod providers;
@@ -17,6 +19,7 @@ mod trouble;
 mod warming;
 
 pub use check::{Checked, Outcome, check_kms};
+pub use checkup::{Check, State, checkup};
 pub use keyroom::KeyRoom;
 pub use trouble::StartError;
 

@@ -5,6 +5,7 @@
 
 mod arguments;
 pub mod demo;
+pub mod doctor;
 pub mod filter;
 pub mod keyring;
 pub mod keys;
@@ -114,6 +115,7 @@ impl Cli {
         let output = self.output;
         let done = match self.command {
             Command::Run(args) => Ok(run::run(*args, output)),
+            Command::Doctor(args) => doctor::command(*args, output),
             Command::Demo(args) => Ok(demo::run(&args)),
             Command::Policy(command) => {
                 let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());

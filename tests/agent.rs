@@ -2,6 +2,8 @@
 
 #[path = "agent/demo.rs"]
 mod demo;
+#[path = "agent/doctor.rs"]
+mod doctor;
 #[path = "agent/ends.rs"]
 mod ends;
 #[path = "agent/faces.rs"]

@@ -157,7 +157,8 @@ pub fn load(settings: &Settings) -> Result<Policies, StartError> {
     }
 }
 
-fn upstream(
+/// What speaks to this upstream; nothing is connected to yet.
+pub fn upstream(
     one: &settings::Upstream,
     identity: Option<Identity>,
     settings: &Settings,

@@ -97,7 +97,7 @@ pub fn keyring(
 
 /// A key file without its keyring, or the other way round, is what is left of something: a new one in its place would look
 /// as if all were well, and open nothing.
-fn whole_or_nothing(keyring: &settings::Keyring, is_there: bool) -> Result<(), StartError> {
+pub fn whole_or_nothing(keyring: &settings::Keyring, is_there: bool) -> Result<(), StartError> {
     let settings::Unlock::KeyFile(key_file) = &keyring.unlock else {
         return Ok(());
     };

@@ -22,6 +22,15 @@ use std::path::PathBuf;
 pub enum Command {
     /// Shows the agent at work: a small API behind it, keys in memory, what was sent and what the API saw
     Demo(DemoArgs),
+    /// Looks at everything that `run` would need, and says what is wrong and what to do: 0, or 1 if something fails
+    #[command(after_help = "\
+Takes what `fieldveil run` takes, with one line for each thing that it looks at. Nothing is made or changed; upstreams are
+asked for HEAD /, keys wrap and unwrap random bytes, and whoever listens at the agent's places is asked who it is.
+
+Examples:
+  fieldveil doctor --config /etc/fieldveil/settings.yaml
+  fieldveil doctor --output json --upstream https://api.example.com --policies ./policies --data-dir ./data")]
+    Doctor(Box<RunArgs>),
     /// Runs the agent
     // A run is a handful of words, once a process.
     Run(Box<RunArgs>),

@@ -96,7 +96,7 @@ fn tell(_: &Settings, checked: &[Checked], output: Output) -> io::Result<()> {
         };
         writeln!(out, "{}  {}{key}", one.kms, what)?;
         writeln!(out, "  {word}: {rest}")?;
-        if let Some(hint) = hint(one) {
+        if let Some(hint) = one.hint() {
             writeln!(out, "  hint: {hint}")?;
         }
     }
@@ -115,7 +115,7 @@ fn document(one: &Checked) -> Value {
         "identity": one.uri,
         "key": one.key.as_ref().map(|(key, _)| &**key),
         "seals": one.key.as_ref().map(|(_, seals)| seals),
-        "hint": hint(one),
+        "hint": one.hint(),
     });
     let more = match &one.outcome {
         Outcome::Well {
@@ -150,50 +150,4 @@ fn document(one: &Checked) -> Value {
         all.extend(more);
     }
     document
-}
-
-/// What to do about it.
-fn hint(one: &Checked) -> Option<String> {
-    let (failure, verb) = match &one.outcome {
-        Outcome::Failed { failure, verb, .. } => (*failure, *verb),
-        Outcome::Settings(_, hint) => return hint.clone(),
-        Outcome::Well { .. } | Outcome::Unused => return None,
-    };
-    let seals = one.key.as_ref().is_some_and(|(_, seals)| *seals);
-    let hint = match (failure, one.provider) {
-        (Failure::Denied, _) if verb == "wrap" && !seals => {
-            "the key only opens with this KEK, for which the right to unwrap is enough; that cannot be tried without wrapping"
-        }
-        (Failure::Unreachable, "transit") => {
-            "is the server up and unsealed, the address right, and its certificate one that tls.ca vouches for?"
-        }
-        (Failure::Unreachable, "aws") => {
-            "are there credentials (AWS_ACCESS_KEY_ID, a profile, a web identity, a metadata service), and a way to the key's region?"
-        }
-        (Failure::Unreachable, _) => "can the keyring's file be read?",
-        (Failure::Denied, "transit") => {
-            "does the login work, and does its policy have update on encrypt/KEY and decrypt/KEY? See docs/kms.md"
-        }
-        (Failure::Denied, "aws") => {
-            "does the role have kms:Encrypt and kms:Decrypt on this key, for this encryption context? See docs/kms.md"
-        }
-        (Failure::Disabled, "aws") => "enable the key, if it was not meant to be disabled",
-        (Failure::Destroyed, "aws") => {
-            "the key is about to be deleted: cancel that, if it was not meant, before everything under it is lost"
-        }
-        (Failure::Disabled | Failure::Destroyed, _) => {
-            "restore the key, if it was not meant to be switched off"
-        }
-        (Failure::NotFound, "transit") => {
-            "is the key made, and are mount and namespace right? vault write -f MOUNT/keys/KEY"
-        }
-        (Failure::NotFound, _) => "is the KEK in `keys` named rightly?",
-        (Failure::Malformed, "transit") => {
-            "is it a transit engine that answers, and the key of type aes256-gcm96, not derived?"
-        }
-        (Failure::Malformed | Failure::Denied, _) => {
-            "is it the KMS that answers, and not something between?"
-        }
-    };
-    Some(hint.to_owned())
 }

@@ -26,7 +26,7 @@ pub(super) fn settings_without_listeners(args: RunArgs) -> Result<Settings, Vec<
     Settings::load_without_listeners(&args.overrides(is_set), read).map(Settings::making_nothing)
 }
 
-fn is_set(variable: &str) -> bool {
+pub(super) fn is_set(variable: &str) -> bool {
     std::env::var_os(variable).is_some_and(|value| !value.is_empty())
 }
 

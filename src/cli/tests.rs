@@ -107,6 +107,7 @@ fn what_can_be_typed() {
         &["open", "--config", "f", "--on-error", "leave", "--quiet"],
         &["seal", "--on-error", "skip", "--rejects", "r"],
         &["completions", "zsh"],
+        &["doctor", "--config", "f", "--output", "json"],
         &["man", "--dir", "d"],
         &["run", "--config", "f"],
         &["run"],
