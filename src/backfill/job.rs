@@ -6,7 +6,9 @@ use crate::context::{Circumstances, Outside};
 use crate::diagnostic::did_you_mean;
 use crate::path::Path;
 use crate::policy::{OutsideSource, Parameters, Route, TenantSource};
-use crate::transform::{Action, Attitude, BindSource, Manner, Refusal, Rule, Rules, plan};
+use crate::transform::{
+    Action, Attitude, BindSource, Fallback, Manner, Refusal, Rule, Rules, plan,
+};
 
 /// Sealing or opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +146,8 @@ impl Job {
             Verb::Open => Manner {
                 stray: Attitude::Report,
                 unclaimed: Attitude::Allow,
+                // What becomes of a record in which one does not open, `on_fault` says.
+                unopened: Fallback::Leave,
                 ..compiled.manner()
             },
         };

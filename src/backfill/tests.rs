@@ -250,6 +250,25 @@ async fn opening_may_leave_what_does_not_open() {
     );
 }
 
+/// The policy's word for answers is not for what is stored: `leave` writes tokens as they were.
+#[tokio::test]
+async fn what_is_left_keeps_its_tokens_whatever_the_policy_puts_in_their_place() {
+    for word in ["\"null\"", "reject"] {
+        let response = format!("response:\n      unopened: {word}\n");
+        let text = POLICY.replace("response:\n", &response);
+        let policy = Policy::load(&text, "p.yaml", None).expect("a policy");
+        let place = Place {
+            policies: Policies::new(vec![policy]).expect("policies"),
+            ..Place::new()
+        };
+        let job = place.job(Verb::Open, Side::Response, OnFault::Leave);
+        let input = "{\"pan\":\"fv1~AQ~\"}\n";
+        let (done, out, _) = place.run(&job, input).await;
+        assert_eq!(out, input, "{word}");
+        assert_eq!(done.expect("done").left, 1, "{word}");
+    }
+}
+
 /// An opening rule of the same side is not for sealing: a token there stays one.
 #[tokio::test]
 async fn sealing_opens_nothing() {
