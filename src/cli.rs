@@ -13,6 +13,7 @@ pub mod kms;
 pub mod policy;
 pub mod run;
 pub mod shell;
+pub mod store;
 #[cfg(test)]
 mod tests;
 pub mod token;
@@ -130,6 +131,7 @@ impl Cli {
             Command::Keyring(command) => keyring::command(&command, output),
             Command::Keys(command) => keys::command(&command, output),
             Command::Kms(command) => kms::command(command, output),
+            Command::Store(command) => Ok(store::run(&command, output)),
         };
         match done {
             Ok(exit) => exit,

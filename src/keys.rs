@@ -23,6 +23,7 @@ mod settings;
 mod several;
 mod stored;
 mod turnstile;
+pub mod upkeep;
 
 use crate::arena::Arena;
 use crate::dek::{Needs, Ring, Unopened};

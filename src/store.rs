@@ -5,6 +5,7 @@
 //! Two kinds: a file for one machine ([`embedded`]), PostgreSQL for a fleet ([`postgres`]); and an honest fake. A store decides
 //! nothing: deadlines, what an absent row means, and when a row may seal are the key room's.
 
+pub mod backup;
 pub mod embedded;
 pub mod fake;
 pub mod lines;

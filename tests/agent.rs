@@ -20,5 +20,7 @@ mod refused;
 mod reload;
 #[path = "agent/started.rs"]
 mod started;
+#[path = "agent/stores.rs"]
+mod stores;
 #[path = "agent/traffic.rs"]
 mod traffic;

@@ -1,7 +1,7 @@
 //! Policies and the keys behind them, without a listener: for commands that seal and open what is not traffic.
 
 use super::providers::Building;
-use super::{Given, StartError, prepare};
+use super::{Given, StartError, prepare, stores};
 use crate::arena::Arena;
 use crate::keys::{self, Keys};
 use crate::kms::os_random;
@@ -32,6 +32,7 @@ impl KeyRoom {
             let arena =
                 Arena::new().map_err(|error| StartError::System("no memory for keys", error))?;
             let random = os_random();
+            stores::check_store(&settings, &policies)?;
             let named = settings.keys_for(&policies.keys())?;
             // What runs for a moment reads no certificate twice.
             let mut building = Building {
@@ -42,6 +43,10 @@ impl KeyRoom {
             let bound = prepare::bound(&settings, &named, &given, &mut building)?;
             let mut room = keys::Settings::new(bound, arena, random);
             room.keys_per_body_max = settings.limits.keys_per_body;
+            if let Some(store) = &settings.store {
+                room.store = Some(stores::open(store)?);
+                room.store_deadline = store.deadline;
+            }
             Ok::<_, StartError>((policies, room))
         });
         let (policies, room) = read

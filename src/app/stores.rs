@@ -1,17 +1,22 @@
 //! The store of the settings, opened. The URL of a database is a secret: it comes from its file, and is in no error.
 
-use super::StartError;
+use super::providers::Building;
+use super::{Given, StartError, prepare};
+use crate::arena::Arena;
 use crate::context::Suite;
+use crate::keys::upkeep::Upkeep;
 use crate::kms::keyring::read_secret;
+use crate::kms::os_random;
 use crate::policy::Policies;
 use crate::settings::{self, Ca, StoreKind};
 use crate::store::embedded::Embedded;
 use crate::store::postgres::{Place, Postgres};
-use crate::store::{Failure, Store, StoreError};
+use crate::store::{BATCH_MAX, Entry, Failure, Store, StoreError};
 use crate::tls;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -73,6 +78,58 @@ pub async fn init(store: &settings::Store) -> Result<bool, StartError> {
             })
         }
     }
+}
+
+/// The names of all keys that a store has rows of.
+///
+/// # Errors
+/// The store's.
+pub async fn key_names(store: &dyn Store) -> Result<Vec<Arc<str>>, StoreError> {
+    let (mut names, mut after) = (BTreeSet::new(), None);
+    loop {
+        let page = store.list(after, BATCH_MAX).await?;
+        let Some(last) = page.last() else {
+            return Ok(names.into_iter().collect());
+        };
+        after = Some(last.kid());
+        for entry in page {
+            if let Entry::Row(row) = entry {
+                names.insert(row.scope.key);
+            }
+        }
+    }
+}
+
+/// What works on the rows of a store, with the keys of the settings; where those leave names open, with `found`'s as well.
+///
+/// # Errors
+/// What is wrong with keys or KMSs.
+pub async fn upkeep(
+    settings: settings::Settings,
+    found: Vec<Arc<str>>,
+) -> Result<Upkeep, StartError> {
+    // Files and passphrases, off the async threads.
+    let read = tokio::task::spawn_blocking(move || {
+        let settings = settings.making_nothing();
+        let mut names: Vec<_> = settings.keys.iter().map(|key| key.name.clone()).collect();
+        if settings.other_keys.is_some() {
+            let more = found.into_iter().filter(|name| !names.contains(name));
+            names.extend(Vec::from_iter(more));
+        }
+        let arena =
+            Arena::new().map_err(|error| StartError::System("no memory for keys", error))?;
+        let random = os_random();
+        let named = settings.keys_for(&names)?;
+        let mut building = Building {
+            arena: &arena,
+            random: &random,
+            certificates: &mut Vec::new(),
+        };
+        let bound = prepare::bound(&settings, &named, &Given::default(), &mut building)?;
+        Ok(Upkeep::new(&bound, arena, random))
+    });
+    read.await
+        .map_err(|error| StartError::System("the start was cut off", error.into()))?
 }
 
 /// Where the database of the settings is.

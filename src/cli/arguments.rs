@@ -4,6 +4,7 @@ mod filter;
 mod keyring;
 mod keys;
 mod policy;
+mod store;
 
 pub use filter::{FilterArgs, FilterSide, OnOpenError, OnSealError, OpenArgs, SealArgs};
 pub use keyring::{KeyringArgs, KeyringCommand, KeyringInitArgs, KeyringKeyArgs, UnlockArgs};
@@ -11,6 +12,10 @@ pub use keys::{AdminArgs, KeysCommand, KeysPurgeArgs};
 pub use policy::{
     CoverageSide, Deny, PolicyCheckArgs, PolicyCommand, PolicyCoverageArgs, PolicyDiffArgs,
     PolicyExplainArgs, PolicyFmtArgs, PolicySchemaArgs, PolicyTestArgs, SchemaOf,
+};
+pub use store::{
+    StoreArgs, StoreCommand, StoreConvertArgs, StoreDeleteArgs, StoreFileArgs, StoreListArgs,
+    StoreRewrapArgs, StoreRotateArgs, StoreVerifyArgs,
 };
 
 use crate::settings::{ADMIN_TOKEN_VARIABLE, LogFormat, LogLevel, Overrides, PASSPHRASE_VARIABLE};
@@ -53,6 +58,9 @@ Examples:
     /// Works on the KMSs of the settings
     #[command(subcommand)]
     Kms(KmsCommand),
+    /// Works on the store of wrapped data keys
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Prints completions for a shell
     #[command(after_help = "\
 Examples:

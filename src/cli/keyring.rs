@@ -234,7 +234,7 @@ fn report(dir: &Path, did: Did, keyring: &Keyring) -> Result<Report, KeyringErro
 }
 
 /// A UTC date of the proleptic Gregorian calendar: `days_from_civil` turned round, in eras of 400 years.
-fn date(seconds: u64) -> String {
+pub(super) fn date(seconds: u64) -> String {
     let days = seconds / 86_400 + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era =
