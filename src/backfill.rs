@@ -33,7 +33,7 @@ const BATCH_RECORDS: usize = 1_024;
 /// or so many values to seal and records of keys to open.
 const BATCH_VALUES: u64 = 1 << 16;
 
-/// What is wrong with one record: a code of docs/errors.md, or one of [`UNOPENED`], and nothing of the record.
+/// What is wrong with one record: a code of docs/errors.md, or why a token stayed sealed, and nothing of the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Stable.

@@ -1,6 +1,6 @@
 //! Entries as lines of JSON: what a backup is made of, and the bytes of a row in the embedded file.
 //!
-//! Canonical in the sense that matters here: what [`parse`] accepts, [`write`] gives back with the same meaning; unknown members,
+//! Canonical in the sense that matters here: what [`parse`] accepts, [`write()`] gives back with the same meaning; unknown members,
 //! broken records and numbers out of range are refused.
 
 use super::{Entry, Row, Tombstone};
