@@ -40,7 +40,7 @@ const MIGRATIONS: &[&str] = &["
         CHECK ((deleted IS NULL) = (record IS NOT NULL)),
         CHECK (deleted IS NOT NULL OR (key IS NOT NULL AND epoch IS NOT NULL AND created IS NOT NULL AND mac IS NOT NULL))
     );
-    CREATE INDEX fieldveil_deks_latest ON fieldveil_deks (sha256(convert_to(key, 'UTF8')), epoch) WHERE slot IS NOT NULL;
+    CREATE INDEX fieldveil_deks_latest ON fieldveil_deks (left(key, 128), coalesce(sha256(tenant), ''), epoch) WHERE slot IS NOT NULL;
     COMMENT ON TABLE fieldveil_deks IS 'fieldveil: wrapped data keys. What they sealed is lost without them: back this table up.';
 "];
 
@@ -417,8 +417,8 @@ impl Store for Postgres {
         Box::pin(async move {
             let sql = format!(
                 "SELECT {COLUMNS} FROM fieldveil_deks WHERE slot IS NOT NULL \
-                 AND sha256(convert_to(key, 'UTF8')) = sha256(convert_to($1, 'UTF8')) AND key = $1 \
-                 AND tenant IS NOT DISTINCT FROM $2 ORDER BY epoch DESC LIMIT 1"
+                 AND left(key, 128) = left($1, 128) AND coalesce(sha256(tenant), '') = coalesce(sha256($2), '') \
+                 AND key = $1 AND tenant IS NOT DISTINCT FROM $2 ORDER BY epoch DESC LIMIT 1"
             );
             let key = &*scope.key;
             let tenant = scope.tenant.as_deref().map(str::as_bytes);
