@@ -124,7 +124,9 @@ fn settings_and_the_payments_policy() {
     let address = agent.address("shop");
     let customer = r#"{"name":"Ada","ssn":"123-45-6789","email":"ada@example.com","cards":[{"id":"c1","number":"4111111111111111","cvc":"737"}]}"#;
     let merchant = "X-Merchant: acme";
-    let answer = ask(address, "POST /v1/customers/7", &[JSON, merchant], customer);
+    let billing = "X-Caller: billing";
+    let head = [JSON, merchant, billing];
+    let answer = ask(address, "POST /v1/customers/7", &head, customer);
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(
         answer.header("fieldveil-result"),
@@ -139,7 +141,7 @@ fn settings_and_the_payments_policy() {
         "{sealed}"
     );
     // The verification code stays sealed; the rest is what was sent.
-    let read = ask(address, "GET /v1/customers/7", &[merchant], "").json();
+    let read = ask(address, "GET /v1/customers/7", &[merchant, billing], "").json();
     assert_eq!(read["ssn"], "123-45-6789");
     assert_eq!(read["cards"][0]["number"], "4111111111111111");
     assert!(
@@ -149,7 +151,7 @@ fn settings_and_the_payments_policy() {
             .starts_with("fv1~")
     );
     // Another customer, another merchant: the tokens do not open.
-    let other = ask(address, "GET /v1/customers/8", &[merchant], "").json();
+    let other = ask(address, "GET /v1/customers/8", &[merchant, billing], "").json();
     assert!(other["ssn"].as_str().expect("text").starts_with("fv1~"));
     assert_eq!(other["email"], "ada@example.com");
     let other = ask(address, "GET /v1/customers/7", &["X-Merchant: evil"], "").json();
