@@ -4,7 +4,6 @@ use super::super::{Need, TERMS};
 use super::*;
 use crate::kms::fake::{Fake, Verb};
 use crate::kms::os_random;
-use std::convert::identity;
 
 fn scope(tenant: Option<&str>) -> Scope {
     Scope {
@@ -149,8 +148,7 @@ async fn a_call_that_reaches_nobody_is_made_again_and_not_for_ever() {
     kms.hang();
     let unwraps = kms.count(Verb::Unwrap);
     let looked = moving.look(made).await;
-    let why = looked[0].1[0].opens.map_err(identity);
-    assert_eq!(why, Err(Unfit::Kms(Failure::Unreachable)));
+    assert_eq!(looked[0].1[0].opens, Err(Unfit::Kms(Failure::Unreachable)));
     assert_eq!(kms.count(Verb::Unwrap) - unwraps, 4);
 }
 
