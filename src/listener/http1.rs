@@ -40,7 +40,8 @@ pub(super) async fn serve(
         };
         let proxy = service.proxy.clone();
         async move {
-            let answer = proxy.handle(request, &exchange).await;
+            // Boxed: hyper keeps room for this future on idle connections, too.
+            let answer = Box::pin(proxy.handle(request, &exchange)).await;
             Ok::<_, Infallible>(answer.map(|body| Answer::new(body, in_flight)))
         }
     });
