@@ -27,10 +27,14 @@ pub struct Coded {
 pub enum Undecoded {
     /// It is not what its codings say, or becomes too much.
     Undecodable(Undecodable),
-    /// It is larger than the limit without them.
-    TooLarge,
     /// Other bodies take all the room.
     NoRoom,
+}
+
+impl From<Undecodable> for Undecoded {
+    fn from(why: Undecodable) -> Undecoded {
+        Undecoded::Undecodable(why)
+    }
 }
 
 /// Takes the codings off: `held` has the plain bytes then, and room for both. After an error it is as it was.
@@ -43,20 +47,16 @@ pub async fn decode(
     limit: usize,
     room: &Room,
 ) -> Result<Coded, Undecoded> {
-    let mut decoder = Decoder::new(codings);
+    let mut decoder = Decoder::new(codings).limited(limit);
     let mut plain = Vec::new();
     for piece in held.bytes.chunks(CODED_PIECE) {
-        let decoded = decoder.feed(piece, &mut plain);
-        decoded.map_err(Undecoded::Undecodable)?;
-        if plain.len() > limit {
-            return Err(Undecoded::TooLarge);
-        }
+        decoder.feed(piece, &mut plain)?;
         if !room.enlarge(&mut held.room, held.bytes.len() + plain.len()) {
             return Err(Undecoded::NoRoom);
         }
         yield_now().await;
     }
-    let codings = decoder.finish().map_err(Undecoded::Undecodable)?;
+    let codings = decoder.finish()?;
     let bytes = mem::replace(&mut held.bytes, plain.into());
     Ok(Coded { bytes, codings })
 }
@@ -117,7 +117,7 @@ mod tests {
         let (large, small) = (Room::new(4 << 20), Room::new(100 << 10));
         let limit = plain.len() - 1;
         let decoded = decode(&mut held, &codings, limit, &large).await;
-        assert_eq!(decoded.map(drop), Err(Undecoded::TooLarge));
+        assert_eq!(decoded.map(drop), Err(Undecodable::TooLarge.into()));
         let decoded = decode(&mut held, &codings, plain.len(), &small).await;
         assert_eq!(decoded.map(drop), Err(Undecoded::NoRoom));
         held.bytes.truncate(as_it_came.len() - 1);

@@ -125,6 +125,8 @@ pub enum Undecodable {
     Broken,
     /// It becomes far more than it is: over 1 MiB, and over 100 times as long.
     Inflation,
+    /// It becomes longer than its holder takes.
+    TooLarge,
 }
 
 impl Undecodable {
@@ -133,6 +135,7 @@ impl Undecodable {
         match self {
             Undecodable::Broken => "coding-broken",
             Undecodable::Inflation => "inflation",
+            Undecodable::TooLarge => "too-large",
         }
     }
 }
@@ -149,6 +152,8 @@ pub struct Decoder {
     layers: Vec<Layer>,
     /// Coded bytes so far.
     taken: u64,
+    /// What the output may grow to.
+    limit: usize,
 }
 
 /// One coding, while it is taken off.
@@ -175,7 +180,14 @@ impl Decoder {
         Decoder {
             layers: layers.collect(),
             taken: 0,
+            limit: usize::MAX,
         }
+    }
+
+    /// Gives up before the output is longer than `limit`: a few bytes of zstd or brotli may become megabytes.
+    pub fn limited(mut self, limit: usize) -> Decoder {
+        self.limit = limit;
+        self
     }
 
     /// Appends to `out` what the next piece decodes to: at most 1 MiB and 100 times all that came so far.
@@ -185,7 +197,11 @@ impl Decoder {
     pub fn feed(&mut self, piece: &[u8], out: &mut Vec<u8>) -> Result<(), Undecodable> {
         self.taken += piece.len() as u64;
         let most = INFLATED_FREE.saturating_add(INFLATION_MAX.saturating_mul(self.taken));
-        peel(&mut self.layers, piece, most, out)
+        let bounds = Bounds {
+            each: most,
+            whole: self.limit,
+        };
+        peel(&mut self.layers, piece, bounds, out)
     }
 
     /// The body has ended, and it was whole.
@@ -201,14 +217,26 @@ impl Decoder {
     }
 }
 
+/// What decoding may come to.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// Bytes out of any layer so far.
+    each: u64,
+    /// Bytes of the output.
+    whole: usize,
+}
+
 /// Through the first layer, and what comes out of it through those below.
 fn peel(
     layers: &mut [Layer],
     piece: &[u8],
-    most: u64,
+    bounds: Bounds,
     out: &mut Vec<u8>,
 ) -> Result<(), Undecodable> {
     let Some((layer, below)) = layers.split_first_mut() else {
+        if piece.len() > bounds.whole.saturating_sub(out.len()) {
+            return Err(Undecodable::TooLarge);
+        }
         out.extend_from_slice(piece);
         return Ok(());
     };
@@ -250,13 +278,13 @@ fn peel(
             layer.state = State::Between;
         }
         let mut full = output.has_no_spare_space();
-        layer.pass(output.written(), below, most, out)?;
+        layer.pass(output.written(), below, bounds, out)?;
         // What the codec still holds would have to wait for the next piece, which may not come before an answer to this one.
         while full && input.unwritten().is_empty() && matches!(layer.state, State::Within) {
             let mut output = WriteBuffer::new_initialized(&mut window);
             layer.drain(&mut output)?;
             full = output.has_no_spare_space();
-            layer.pass(output.written(), below, most, out)?;
+            layer.pass(output.written(), below, bounds, out)?;
         }
     }
 }
@@ -319,14 +347,14 @@ impl Layer {
         &mut self,
         decoded: &[u8],
         below: &mut [Layer],
-        most: u64,
+        bounds: Bounds,
         out: &mut Vec<u8>,
     ) -> Result<(), Undecodable> {
         self.given += decoded.len() as u64;
-        if self.given > most {
+        if self.given > bounds.each {
             return Err(Undecodable::Inflation);
         }
-        peel(below, decoded, most, out)
+        peel(below, decoded, bounds, out)
     }
 }
 

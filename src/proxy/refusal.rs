@@ -55,10 +55,10 @@ impl Failure {
                         match why {
                             Undecodable::Broken => Code::CodingBroken,
                             Undecodable::Inflation => Code::Inflation,
+                            Undecodable::TooLarge => Code::BodyTooLarge,
                         },
                         why.word(),
                     ),
-                    Undecoded::TooLarge => (Code::BodyTooLarge, "too-large"),
                     Undecoded::NoRoom => (Code::Busy, "no-room"),
                 };
                 let code = match side {

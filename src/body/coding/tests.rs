@@ -210,6 +210,17 @@ fn a_bomb_is_noticed_before_it_goes_off() {
 }
 
 #[test]
+fn the_output_stops_at_its_limit_within_one_piece() {
+    for codings in stacks() {
+        let coded = encoded(&codings, &vec![b' '; 1 << 20]);
+        let mut out = Vec::new();
+        let mut decoder = Decoder::new(&codings).limited(100_000);
+        assert_eq!(decoder.feed(&coded, &mut out), Err(Undecodable::TooLarge));
+        assert!(out.len() <= 100_000, "{codings:?}: {}", out.len());
+    }
+}
+
+#[test]
 fn a_window_beyond_what_the_web_allows_is_refused() {
     use compression_codecs::zstd::params::CParameter;
     for (bits, good) in [
