@@ -3,8 +3,13 @@
 
 mod providers {
     pub mod answers;
+    mod faults;
     pub mod login;
     pub mod stub;
     pub mod suite;
+    pub mod talkers;
     mod wire;
 }
+
+#[path = "support/relay.rs"]
+mod relay;

@@ -1,165 +1,83 @@
 //! What each provider makes of every answer: the table of docs/kms.md, row by row.
 
-use super::login::{given, transit, trust};
 use super::stub::{Say, Stub, within};
 use super::suite::{DEK, scope};
-use fieldveil::kms::{Failure, Kms};
+use super::talkers::{Talker, talkers};
+use fieldveil::kms::Failure;
+use std::collections::HashMap;
 use std::time::Duration;
-
-/// A provider that talks to a stub; its KEK, and a blob that it would send.
-struct Talker {
-    name: &'static str,
-    kms: Box<dyn Kms>,
-    kek: &'static str,
-    blob: Vec<u8>,
-}
-
-const ARN: &str = "arn:aws:kms:us-east-1:000000000000:key/1234";
-
-fn talkers(url: &str) -> Vec<Talker> {
-    vec![
-        Talker {
-            name: "transit",
-            kms: Box::new(transit(url, given("t"), Duration::ZERO)),
-            kek: "cards",
-            blob: vec![0, 0, 0, 1, 9, 9, 9],
-        },
-        #[cfg(feature = "aws")]
-        Talker {
-            name: "aws",
-            kms: Box::new(aws(url)),
-            kek: ARN,
-            blob: vec![9; 100],
-        },
-    ]
-}
-
-#[cfg(feature = "aws")]
-pub fn aws(url: &str) -> fieldveil::kms::aws::Aws {
-    fieldveil::kms::aws::Aws::new(fieldveil::kms::aws::Settings {
-        name: "aws".into(),
-        region: Some("us-east-1".into()),
-        endpoint: Some(url.to_owned()),
-        credentials: Some(("id".into(), "secret".into())),
-        trust: trust(),
-        relogin_after: Duration::from_secs(3600),
-    })
-    .unwrap()
-}
-
-fn of_aws(code: &str, message: &str) -> String {
-    format!(r#"{{"__type":"com.amazonaws.kms#{code}","message":"{message}"}}"#)
-}
-
-fn of_transit(error: &str) -> String {
-    format!(r#"{{"errors":["{error}"]}}"#)
-}
-
-/// The provider, the status and body of an answer to unwrap, and what it means.
-fn answers() -> Vec<(&'static str, u16, String, Failure)> {
-    use Failure::{Denied, Destroyed, Disabled, Malformed, NotFound, Unreachable};
-    let mut rows = Vec::new();
-    let mut transit = |status, error: &str, failure| {
-        rows.push(("transit", status, of_transit(error), failure));
-    };
-    transit(403, "permission denied", Denied);
-    transit(401, "x", Denied);
-    transit(
-        400,
-        "ciphertext or signature version is disallowed by policy (too old)",
-        Disabled,
-    );
-    transit(400, "key is soft deleted", Destroyed);
-    transit(400, "encryption key not found", NotFound);
-    transit(404, "no handler for route", NotFound);
-    transit(404, "namespace not found", NotFound);
-    transit(405, "unsupported operation", NotFound);
-    transit(400, "invalid ciphertext: no prefix", Malformed);
-    transit(400, "invalid ciphertext: version is too new", Malformed);
-    transit(400, "cipher: message authentication failed", Malformed);
-    transit(400, "missing 'context' for key derivation", Malformed);
-    transit(400, "something else", Malformed);
-    transit(418, "x", Malformed);
-    transit(307, "x", Unreachable);
-    transit(412, "required index state not present", Unreachable);
-    transit(429, "rate limit quota exceeded", Unreachable);
-    transit(472, "x", Unreachable);
-    transit(473, "x", Unreachable);
-    transit(500, "internal error", Unreachable);
-    transit(502, "x", Unreachable);
-    transit(503, "Vault is sealed", Unreachable);
-    let mut aws = |status, code: &str, message: &str, failure| {
-        rows.push(("aws", status, of_aws(code, message), failure));
-    };
-    if cfg!(feature = "aws") {
-        aws(
-            400,
-            "AccessDeniedException",
-            "User is not authorized",
-            Denied,
-        );
-        aws(400, "UnrecognizedClientException", "x", Denied);
-        aws(400, "ExpiredTokenException", "x", Denied);
-        aws(403, "SomethingNew", "x", Denied);
-        aws(400, "DisabledException", "x", Disabled);
-        aws(
-            400,
-            "KMSInvalidStateException",
-            "arn is pending deletion.",
-            Destroyed,
-        );
-        aws(
-            400,
-            "KMSInvalidStateException",
-            "arn is pending import.",
-            Disabled,
-        );
-        aws(
-            400,
-            "KMSInvalidStateException",
-            "arn is unavailable.",
-            Unreachable,
-        );
-        aws(400, "NotFoundException", "x", NotFound);
-        aws(400, "InvalidCiphertextException", "x", Malformed);
-        aws(400, "IncorrectKeyException", "x", Malformed);
-        aws(400, "InvalidKeyUsageException", "x", Malformed);
-        aws(400, "ValidationException", "x", Malformed);
-        aws(400, "SomethingNew", "x", Malformed);
-        aws(400, "ThrottlingException", "Rate exceeded", Unreachable);
-        aws(400, "KeyUnavailableException", "x", Unreachable);
-        aws(500, "KMSInternalException", "x", Unreachable);
-        aws(503, "DependencyTimeoutException", "x", Unreachable);
-        aws(503, "ServiceUnavailable", "x", Unreachable);
-    }
-    rows
-}
 
 #[tokio::test]
 async fn every_answer_has_its_class() {
-    for (provider, status, body, expected) in answers() {
-        let (said, again) = (body.clone(), body.clone());
-        let stub = Stub::new(move |_| Say::json(status, &said)).await;
-        let talkers = talkers(&stub.url);
-        let talker = talkers.iter().find(|one| one.name == provider).unwrap();
-        let scope = scope("cards", None);
-        let error = talker
-            .kms
-            .unwrap(talker.kek, &talker.blob, &scope)
-            .await
-            .unwrap_err();
-        assert_eq!(
-            error.failure, expected,
-            "{provider} {status} {again}: {error}"
-        );
-        // What a server says is not repeated in a log.
-        for said in [
-            "User is not",
-            "Rate exceeded",
-            "message authentication",
-            "handler",
+    let stub = Stub::new(|_| Say::Silence).await;
+    for talker in talkers(&stub.url) {
+        for (status, body, expected) in &talker.answers {
+            let (status, said) = (*status, body.clone());
+            stub.tell(talker.only_to_calls(move |_| Say::json(status, &said)));
+            let scope = scope("cards", None);
+            let outcome = talker.kms.unwrap(talker.kek, &talker.blob, &scope).await;
+            let error = outcome.unwrap_err();
+            assert_eq!(
+                error.failure, *expected,
+                "{} {status} {body}: {error}",
+                talker.name
+            );
+            // What a server says is not repeated in a log.
+            for said in [
+                "User is not",
+                "Rate exceeded",
+                "message authentication",
+                "handler",
+            ] {
+                assert!(!error.detail.contains(said), "{error}");
+            }
+        }
+    }
+}
+
+/// The cells of the table of docs/kms.md: by class and provider.
+fn documented() -> HashMap<(String, String), String> {
+    let page = include_str!("../../docs/kms.md");
+    let cells = |line: &str| -> Vec<String> {
+        let cells = line.trim_matches('|').split('|');
+        cells
+            .map(|cell| cell.trim().trim_matches('`').to_owned())
+            .collect()
+    };
+    let mut lines = page.lines().skip_while(|line| !line.starts_with("| | `"));
+    let providers = cells(lines.next().expect("the table of answers"));
+    let mut found = HashMap::new();
+    for line in lines.skip(1).take_while(|line| line.starts_with('|')) {
+        let row = cells(line);
+        for (provider, cell) in providers.iter().zip(&row).skip(1) {
+            found.insert((row[0].clone(), provider.clone()), cell.clone());
+        }
+    }
+    found
+}
+
+/// One table: for each class of answer every provider has some, or the page says `n/a`.
+#[test]
+fn every_class_has_its_answers_or_no_meaning() {
+    use Failure::{Denied, Destroyed, Disabled, Malformed, NotFound, Unreachable};
+    let documented = documented();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    for talker in talkers("http://127.0.0.1:1") {
+        for class in [
+            Unreachable,
+            Denied,
+            Disabled,
+            Destroyed,
+            NotFound,
+            Malformed,
         ] {
-            assert!(!error.detail.contains(said), "{error}");
+            let at = (class.word().replace('-', " "), talker.name.to_owned());
+            let cell = documented.get(&at);
+            let cell = cell.unwrap_or_else(|| panic!("no cell for {at:?} in docs/kms.md"));
+            let known = talker.answers.iter().any(|(_, _, meant)| *meant == class);
+            assert_eq!(known, cell != "n/a", "{at:?}: {cell}");
+            assert!(!cell.is_empty(), "{at:?}");
         }
     }
 }
@@ -198,8 +116,10 @@ async fn what_is_no_answer_has_its_class_too() {
         ),
     ];
     for (case, say, expected) in cases {
-        let stub = Stub::new(move |_| say.clone()).await;
+        let stub = Stub::new(|_| Say::Silence).await;
         for talker in talkers(&stub.url) {
+            let said = say.clone();
+            stub.tell(talker.only_to_calls(move |_| said.clone()));
             let scope = scope("cards", None);
             for outcome in [
                 talker
@@ -235,8 +155,10 @@ async fn nobody_there() {
 
 #[tokio::test]
 async fn when_to_come_back_is_passed_on() {
-    let stub = Stub::new(|_| Say::Answer(429, "retry-after: 7\r\n", String::new())).await;
+    let stub = Stub::new(|_| Say::Silence).await;
     for talker in talkers(&stub.url) {
+        let busy = |_: &_| Say::Answer(429, "retry-after: 7\r\n", String::new());
+        stub.tell(talker.only_to_calls(busy));
         let outcome = talker
             .kms
             .wrap(talker.kek, &DEK, &scope("cards", None))
@@ -251,21 +173,32 @@ async fn when_to_come_back_is_passed_on() {
     }
 }
 
+/// How many requests were the call itself.
+fn calls(stub: &Stub, talker: &Talker) -> usize {
+    let asked = stub.asked();
+    asked.iter().filter(|asked| (talker.is_call)(asked)).count()
+}
+
 #[tokio::test]
 async fn no_redirection_is_followed_and_nothing_is_sent_twice() {
     let other = Stub::new(|_| Say::json(200, "{}")).await;
     let to: &'static str = Box::leak(format!("location: {}/\r\n", other.url).into_boxed_str());
     for status in [301, 307, 308, 500, 503] {
-        let stub = Stub::new(move |_| Say::Answer(status, to, String::new())).await;
+        let stub = Stub::new(|_| Say::Silence).await;
         for talker in talkers(&stub.url) {
-            let before = stub.asked().len();
+            stub.tell(talker.only_to_calls(move |_| Say::Answer(status, to, String::new())));
+            let before = calls(&stub, &talker);
             let outcome = talker
                 .kms
                 .unwrap(talker.kek, &talker.blob, &scope("cards", None))
                 .await;
             outcome.unwrap_err();
-            let after = stub.asked().len();
-            assert_eq!(after, before + 1, "{} {status}", talker.name);
+            assert_eq!(
+                calls(&stub, &talker),
+                before + 1,
+                "{} {status}",
+                talker.name
+            );
         }
     }
     assert!(other.asked().is_empty());
@@ -275,18 +208,18 @@ async fn no_redirection_is_followed_and_nothing_is_sent_twice() {
 async fn a_dropped_call_leaves_nothing_that_hinders_the_next() {
     let stub = Stub::new(|_| Say::Silence).await;
     for talker in talkers(&stub.url) {
-        stub.tell(|_| Say::Silence);
+        stub.tell(talker.only_to_calls(|_| Say::Silence));
         let scope = scope("cards", None);
-        let before = stub.asked().len();
+        let before = calls(&stub, &talker);
         tokio::select! {
             outcome = talker.kms.unwrap(talker.kek, &talker.blob, &scope) => panic!("{outcome:?}"),
             () = async {
-                while stub.asked().len() == before {
+                while calls(&stub, &talker) == before {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             } => {}
         }
-        stub.tell(|_| Say::json(503, "{}"));
+        stub.tell(talker.only_to_calls(|_| Say::json(503, "{}")));
         let next = within(talker.kms.unwrap(talker.kek, &talker.blob, &scope)).await;
         let error = next.expect("an answer").unwrap_err();
         assert_eq!(error.failure, Failure::Unreachable, "{}", talker.name);
@@ -296,7 +229,9 @@ async fn a_dropped_call_leaves_nothing_that_hinders_the_next() {
 #[cfg(feature = "aws")]
 #[tokio::test]
 async fn an_answer_in_another_keys_name_is_none() {
+    use super::talkers::{ARN, aws_at};
     use base64::Engine;
+    use fieldveil::kms::Kms;
     let plaintext = base64::engine::general_purpose::STANDARD.encode(DEK);
     for (key, goes_well) in [
         (ARN, true),
@@ -304,7 +239,7 @@ async fn an_answer_in_another_keys_name_is_none() {
     ] {
         let body = format!(r#"{{"KeyId":"{key}","Plaintext":"{plaintext}"}}"#);
         let stub = Stub::new(move |_| Say::json(200, &body)).await;
-        let outcome = aws(&stub.url)
+        let outcome = aws_at(&stub.url)
             .unwrap(ARN, &[9; 100], &scope("cards", Some("acme")))
             .await;
         assert_eq!(outcome.is_ok(), goes_well, "{key}");

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-const ENCRYPTED: &str = r#"{"data":{"ciphertext":"vault:v1:AAAA","key_version":1}}"#;
-const KEY: &str = r#"{"data":{"latest_version":1}}"#;
+pub const ENCRYPTED: &str = r#"{"data":{"ciphertext":"vault:v1:AAAA","key_version":1}}"#;
+pub const KEY: &str = r#"{"data":{"latest_version":1}}"#;
 
 pub fn transit(address: &str, login: Login, relogin_after: Duration) -> Transit {
     Transit::new(Settings {

@@ -1,0 +1,169 @@
+//! The providers that speak over the network, each with what its server would say: the one list that `answers` and `faults` go through.
+//! Another provider is another function here, and its rows.
+
+#[cfg(feature = "aws")]
+use super::login::trust;
+use super::login::{ENCRYPTED, KEY, given, transit as transit_at};
+use super::stub::{Asked, Say};
+use super::suite::DEK;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use fieldveil::kms::Failure::{self, *};
+use fieldveil::kms::Kms;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A provider whose server is at some address of the test's own.
+pub struct Talker {
+    /// As it is called in the table of docs/kms.md.
+    pub name: &'static str,
+    pub kms: Arc<dyn Kms>,
+    pub kek: &'static str,
+    /// A blob that it would send.
+    pub blob: Vec<u8>,
+    /// What the server says to everything while all is well; every blob is [`DEK`]'s.
+    pub well: fn(&Asked) -> Say,
+    /// Whether a request is the call itself, and not the log-in before it.
+    pub is_call: fn(&Asked) -> bool,
+    /// Answers to `unwrap` (status, body), and what each means. A class without any is `n/a` in the table of docs/kms.md.
+    pub answers: Vec<(u16, String, Failure)>,
+}
+
+impl Talker {
+    /// Says this to the call, and what is right to everything before it.
+    pub fn only_to_calls(
+        &self,
+        say: impl Fn(&Asked) -> Say + Send + Sync + 'static,
+    ) -> impl Fn(&Asked) -> Say + Send + Sync + 'static {
+        let (well, is_call) = (self.well, self.is_call);
+        move |asked| match is_call(asked) {
+            true => say(asked),
+            false => well(asked),
+        }
+    }
+}
+
+/// All of them, before a server at this address.
+pub fn talkers(url: &str) -> Vec<Talker> {
+    vec![
+        transit(url),
+        #[cfg(feature = "aws")]
+        aws(url),
+    ]
+}
+
+fn transit(url: &str) -> Talker {
+    let say = |status, error: &str, failure| {
+        let body = format!(r#"{{"errors":["{error}"]}}"#);
+        (status, body, failure)
+    };
+    Talker {
+        name: "transit",
+        kms: Arc::new(transit_at(url, given("t"), Duration::ZERO)),
+        kek: "cards",
+        blob: vec![0, 0, 0, 1, 9, 9, 9],
+        well: |asked| match asked.line.split('/').nth(3) {
+            Some("keys") => Say::json(200, KEY),
+            Some("decrypt") => {
+                let plaintext = STANDARD.encode(DEK);
+                Say::json(200, &format!(r#"{{"data":{{"plaintext":"{plaintext}"}}}}"#))
+            }
+            _ => Say::json(200, ENCRYPTED),
+        },
+        is_call: |_| true,
+        answers: vec![
+            say(403, "permission denied", Denied),
+            say(401, "x", Denied),
+            say(
+                400,
+                "ciphertext or signature version is disallowed by policy (too old)",
+                Disabled,
+            ),
+            say(400, "key is soft deleted", Destroyed),
+            say(400, "encryption key not found", NotFound),
+            say(404, "no handler for route", NotFound),
+            say(404, "namespace not found", NotFound),
+            say(405, "unsupported operation", NotFound),
+            say(400, "invalid ciphertext: no prefix", Malformed),
+            say(400, "invalid ciphertext: version is too new", Malformed),
+            say(400, "cipher: message authentication failed", Malformed),
+            say(400, "missing 'context' for key derivation", Malformed),
+            say(400, "something else", Malformed),
+            say(418, "x", Malformed),
+            say(307, "x", Unreachable),
+            say(412, "required index state not present", Unreachable),
+            say(429, "rate limit quota exceeded", Unreachable),
+            say(472, "x", Unreachable),
+            say(473, "x", Unreachable),
+            say(500, "internal error", Unreachable),
+            say(502, "x", Unreachable),
+            say(503, "Vault is sealed", Unreachable),
+        ],
+    }
+}
+
+#[cfg(feature = "aws")]
+pub const ARN: &str = "arn:aws:kms:us-east-1:000000000000:key/1234";
+
+#[cfg(feature = "aws")]
+pub fn aws_at(url: &str) -> fieldveil::kms::aws::Aws {
+    fieldveil::kms::aws::Aws::new(fieldveil::kms::aws::Settings {
+        name: "aws".into(),
+        region: Some("us-east-1".into()),
+        endpoint: Some(url.to_owned()),
+        credentials: Some(("id".into(), "secret".into())),
+        trust: trust(),
+        relogin_after: Duration::from_secs(3600),
+    })
+    .unwrap()
+}
+
+#[cfg(feature = "aws")]
+fn aws(url: &str) -> Talker {
+    let say = |status, code: &str, message: &str, failure| {
+        let body = format!(r#"{{"__type":"com.amazonaws.kms#{code}","message":"{message}"}}"#);
+        (status, body, failure)
+    };
+    let state = "KMSInvalidStateException";
+    Talker {
+        name: "aws",
+        kms: Arc::new(aws_at(url)),
+        kek: ARN,
+        blob: vec![9; 100],
+        well: |asked| {
+            let member = match asked.header("x-amz-target") {
+                Some("TrentService.Decrypt") => ("Plaintext", STANDARD.encode(DEK)),
+                _ => ("CiphertextBlob", STANDARD.encode([9; 100])),
+            };
+            let (name, value) = member;
+            Say::json(200, &format!(r#"{{"KeyId":"{ARN}","{name}":"{value}"}}"#))
+        },
+        is_call: |_| true,
+        answers: vec![
+            say(
+                400,
+                "AccessDeniedException",
+                "User is not authorized",
+                Denied,
+            ),
+            say(400, "UnrecognizedClientException", "x", Denied),
+            say(400, "ExpiredTokenException", "x", Denied),
+            say(403, "SomethingNew", "x", Denied),
+            say(400, "DisabledException", "x", Disabled),
+            say(400, state, "arn is pending deletion.", Destroyed),
+            say(400, state, "arn is pending import.", Disabled),
+            say(400, state, "arn is unavailable.", Unreachable),
+            say(400, "NotFoundException", "x", NotFound),
+            say(400, "InvalidCiphertextException", "x", Malformed),
+            say(400, "IncorrectKeyException", "x", Malformed),
+            say(400, "InvalidKeyUsageException", "x", Malformed),
+            say(400, "ValidationException", "x", Malformed),
+            say(400, "SomethingNew", "x", Malformed),
+            say(400, "ThrottlingException", "Rate exceeded", Unreachable),
+            say(400, "KeyUnavailableException", "x", Unreachable),
+            say(500, "KMSInternalException", "x", Unreachable),
+            say(503, "DependencyTimeoutException", "x", Unreachable),
+            say(503, "ServiceUnavailable", "x", Unreachable),
+        ],
+    }
+}
