@@ -12,12 +12,9 @@ use crate::settings::{self, Ca, StoreKind};
 use crate::store::embedded::Embedded;
 use crate::store::postgres::{Place, Postgres};
 use crate::store::{BATCH_MAX, Entry, Failure, Store, StoreError};
-use crate::tls;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use crate::tls::Roots;
+use rustls::ClientConfig;
 use std::collections::BTreeSet;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -153,35 +150,27 @@ fn place(store: &settings::Store) -> Result<Place, StartError> {
     Place::new(url, Some(client(ca)?)).map_err(|error| wrong(error.0))
 }
 
-/// TLS towards the database: trust in the CA alone.
+/// TLS towards the database: trust in the CA alone, as everywhere else.
 fn client(ca: &Ca) -> Result<Arc<ClientConfig>, StartError> {
     let wrong = |what: String| {
-        StartError::Settings(what, "correct `store.tls.ca` in the settings".to_owned())
+        let hint = "correct `store.tls.ca` in the settings".to_owned();
+        StartError::Settings(what, hint)
     };
-    let mut roots = RootCertStore::empty();
-    match ca {
-        Ca::System => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
+    let roots = match ca {
+        Ca::System => Roots::System,
         Ca::File(file) => {
-            let read = |error: io::Error| wrong(format!("{}: {error}", file.display()));
-            let pem = std::fs::read(file).map_err(read)?;
-            for certificate in CertificateDer::pem_slice_iter(&pem) {
-                let good = certificate
-                    .ok()
-                    .and_then(|certificate| roots.add(certificate).ok());
-                good.ok_or_else(|| wrong(format!("{}: is not PEM", file.display())))?;
-            }
+            let read = std::fs::read(file);
+            Roots::Pem(read.map_err(|error| {
+                wrong(format!(
+                    "the store: {}: cannot be read: {error}",
+                    file.display()
+                ))
+            })?)
         }
-    }
-    if roots.is_empty() {
-        return Err(wrong("there is no certificate to trust".to_owned()));
-    }
-    let config = ClientConfig::builder_with_provider(tls::provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| wrong(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    };
+    // No ALPN: the database's own protocol asks for TLS first, and needs none.
+    let config = roots.client(None, Vec::new());
+    let config = config.map_err(|bad| wrong(format!("the store: {bad}")))?;
     Ok(Arc::new(config))
 }
 

@@ -2,9 +2,12 @@
 //!
 //! `FIELDVEIL_BAO` names the `bao` program.
 
+#[path = "../support/bao.rs"]
+mod bao;
 #[path = "../providers/suite.rs"]
 mod suite;
 
+use bao::{Bao, NO_POLICY, POLICY};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fieldveil::arena::Arena;
@@ -16,144 +19,33 @@ use fieldveil::kms::transit::{Login, Settings, Transit};
 use fieldveil::kms::{Failure, Kms, os_random};
 use fieldveil::token::{ClassHint, Record, Suite, Token};
 use serde_json::{Value, json};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 use suite::{DEK, Done, Subject, run, scope};
 
-/// A server in development mode: in memory, unsealed, and gone with the test.
-struct Bao {
-    program: String,
-    server: Child,
-    url: String,
-    http: reqwest::Client,
-    unseal_key: String,
-    _home: tempfile::TempDir,
-}
-
-impl Drop for Bao {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
+async fn approle(bao: &Bao) -> Login {
+    let (role_id, secret_id) = bao.role().await;
+    Login::AppRole {
+        mount: "approle".into(),
+        role_id,
+        secret_id: Secret::Given(Arc::new(secret_id.into())),
     }
 }
 
-const POLICY: &str = r#"
-path "transit/encrypt/*" { capabilities = ["update"] }
-path "transit/decrypt/*" { capabilities = ["update"] }
-path "transit/keys/*"    { capabilities = ["read"] }
-"#;
-
-impl Bao {
-    async fn start() -> Bao {
-        let program =
-            std::env::var("FIELDVEIL_BAO").expect("FIELDVEIL_BAO names the program `bao`");
-        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = socket.local_addr().unwrap();
-        drop(socket);
-        let home = tempfile::tempdir().unwrap();
-        let log = home.path().join("log");
-        let server = Command::new(&program)
-            .args([
-                "server",
-                "-dev",
-                "-dev-root-token-id=root",
-                "-dev-no-store-token",
-            ])
-            .arg(format!("-dev-listen-address={address}"))
-            .env("HOME", home.path())
-            .stdout(std::fs::File::create(&log).unwrap())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("bao starts");
-        let mut bao = Bao {
-            program,
-            server,
-            url: format!("http://{address}"),
-            http: reqwest::Client::builder()
-                .tls_backend_preconfigured(
-                    fieldveil::tls::Roots::System
-                        .client(None, Vec::new())
-                        .unwrap(),
-                )
-                .no_proxy()
-                .build()
-                .unwrap(),
-            unseal_key: String::new(),
-            _home: home,
-        };
-        while bao.unseal_key.is_empty() {
-            assert_eq!(bao.server.try_wait().unwrap(), None, "bao ended");
-            let text = std::fs::read_to_string(&log).unwrap();
-            let line = text
-                .lines()
-                .find_map(|line| line.strip_prefix("Unseal Key: "));
-            bao.unseal_key = line.unwrap_or_default().trim().to_owned();
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        bao.put("sys/mounts/transit", json!({"type": "transit"}))
-            .await;
-        for key in ["cards", "identity"] {
-            bao.put(&format!("transit/keys/{key}"), json!({})).await;
-        }
-        bao.put("sys/policies/acl/fieldveil", json!({"policy": POLICY}))
-            .await;
-        bao.put("sys/auth/approle", json!({"type": "approle"}))
-            .await;
-        let role = json!({"token_policies": ["fieldveil"], "token_ttl": "1h"});
-        bao.put("auth/approle/role/fieldveil", role).await;
-        bao
-    }
-
-    async fn ask(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
-        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
-        let asked = self
-            .http
-            .request(method, format!("{}/v1/{path}", self.url))
-            .header("x-vault-token", "root")
-            .body(body.to_string());
-        let answer = asked.send().await.unwrap();
-        let status = answer.status().as_u16();
-        let text = answer.text().await.unwrap();
-        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
-    }
-
-    async fn put(&self, path: &str, body: Value) -> Value {
-        let (status, answer) = self.ask("POST", path, body).await;
-        assert!(status < 300, "{path}: {status} {answer}");
-        answer
-    }
-
-    async fn approle(&self) -> Login {
-        let (_, answer) = self
-            .ask("GET", "auth/approle/role/fieldveil/role-id", Value::Null)
-            .await;
-        let role_id = answer["data"]["role_id"].as_str().unwrap().to_owned();
-        let answer = self
-            .put("auth/approle/role/fieldveil/secret-id", json!({}))
-            .await;
-        let secret_id = answer["data"]["secret_id"].as_str().unwrap().to_owned();
-        Login::AppRole {
-            mount: "approle".into(),
-            role_id,
-            secret_id: Secret::Given(Arc::new(secret_id.into())),
-        }
-    }
-
-    fn transit(&self, login: Login) -> Transit {
-        Transit::new(Settings {
-            name: "vault".into(),
-            address: self.url.clone(),
-            identity: "vault.example/transit".into(),
-            mount: "transit".into(),
-            namespace: None,
-            trust: Trust::default(),
-            login,
-            relogin_after: Duration::ZERO,
-            look_again: Duration::ZERO,
-        })
-        .unwrap()
-    }
+async fn transit(bao: &Bao) -> Transit {
+    Transit::new(Settings {
+        name: "vault".into(),
+        address: bao.url.clone(),
+        identity: "vault.example/transit".into(),
+        mount: "transit".into(),
+        namespace: None,
+        trust: Trust::default(),
+        login: approle(bao).await,
+        relogin_after: Duration::ZERO,
+        look_again: Duration::ZERO,
+    })
+    .unwrap()
 }
 
 struct Real {
@@ -190,12 +82,8 @@ impl Subject for Real {
         Some((Box::pin(least(2)), Box::pin(least(1))))
     }
     fn deny(&self) -> Option<(Done<'_>, Done<'_>)> {
-        let policy = |text: &'static str| async move {
-            let body = json!({"policy": text});
-            self.bao.put("sys/policies/acl/fieldveil", body).await;
-        };
-        let nothing = r#"path "none" { capabilities = ["read"] }"#;
-        Some((Box::pin(policy(nothing)), Box::pin(policy(POLICY))))
+        let (taken, given) = (self.bao.policy(NO_POLICY), self.bao.policy(POLICY));
+        Some((Box::pin(taken), Box::pin(given)))
     }
     fn delete(&self) -> Option<(Done<'_>, Failure)> {
         let deleted = async {
@@ -214,14 +102,14 @@ impl Subject for Real {
 #[tokio::test]
 async fn the_suite() {
     let bao = Bao::start().await;
-    let transit = bao.transit(bao.approle().await);
+    let transit = transit(&bao).await;
     run(&Real { bao, transit }).await;
 }
 
 #[tokio::test]
 async fn sealed_and_unsealed() {
     let bao = Bao::start().await;
-    let transit = bao.transit(bao.approle().await);
+    let transit = transit(&bao).await;
     let scope = scope("cards", None);
     let blob = transit.wrap("cards", &DEK, &scope).await.unwrap();
     bao.put("sys/seal", json!({})).await;
@@ -242,7 +130,7 @@ async fn sealed_and_unsealed() {
 #[tokio::test]
 async fn a_revoked_token_is_exchanged_and_a_revoked_role_is_a_no() {
     let bao = Bao::start().await;
-    let transit = bao.transit(bao.approle().await);
+    let transit = transit(&bao).await;
     let scope = scope("cards", None);
     let blob = transit.wrap("cards", &DEK, &scope).await.unwrap();
     bao.put("sys/leases/revoke-prefix/auth/approle/login", json!({}))
@@ -268,7 +156,7 @@ async fn a_revoked_token_is_exchanged_and_a_revoked_role_is_a_no() {
 #[tokio::test]
 async fn a_deleted_key_that_can_be_restored_is_destroyed() {
     let bao = Bao::start().await;
-    let transit = bao.transit(bao.approle().await);
+    let transit = transit(&bao).await;
     let scope = scope("cards", None);
     let blob = transit.wrap("cards", &DEK, &scope).await.unwrap();
     let (status, _) = bao
@@ -288,7 +176,7 @@ async fn a_deleted_key_that_can_be_restored_is_destroyed() {
 #[tokio::test]
 async fn a_limit_on_requests_is_unreachable() {
     let bao = Bao::start().await;
-    let transit = bao.transit(bao.approle().await);
+    let transit = transit(&bao).await;
     let scope = scope("cards", None);
     transit.wrap("cards", &DEK, &scope).await.unwrap();
     let quota = json!({"rate": 0.001, "interval": "1h", "path": "transit/"});
@@ -305,7 +193,7 @@ async fn a_limit_on_requests_is_unreachable() {
 #[tokio::test]
 async fn openbaos_own_client_opens_our_records() {
     let bao = Bao::start().await;
-    let transit = bao.transit(bao.approle().await);
+    let transit = transit(&bao).await;
     let binding = Binding {
         kms: Arc::new(transit),
         kek: "cards".into(),
@@ -353,7 +241,7 @@ async fn openbaos_own_client_opens_our_records() {
         ])
         .env("BAO_ADDR", &bao.url)
         .env("BAO_TOKEN", "root")
-        .env("HOME", bao._home.path())
+        .env("HOME", bao.home.path())
         .output()
         .unwrap();
     assert!(
