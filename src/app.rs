@@ -510,6 +510,7 @@ fn listening(
             body: limits.body_timeout,
             write: limits.write_timeout,
             exchange: limits.exchange_timeout,
+            ..Patience::default()
         },
         drain: limits.drain,
         tls: tls.map(|(identity, _)| identity.clone()),

@@ -78,10 +78,21 @@ impl<T> Door<T> {
         take > 0
     }
 
+    /// Bytes that were given out and not used: they are given out again, before all others.
+    pub(super) fn take_back(&mut self, unused: &[u8]) {
+        if !unused.is_empty() {
+            let behind = self.held.split();
+            self.held.extend_from_slice(unused);
+            self.held.unsplit(behind);
+            self.cleared += unused.len();
+        }
+    }
+
     /// Keeps the wire in step with what the gate found.
     fn settle(&mut self, violation: Option<Violation>) {
         self.wire.heads_are(self.gate.heads());
         self.wire.in_head(self.gate.place() == Place::Head);
+        self.wire.between(self.gate.place() == Place::Between);
         match violation {
             None => {}
             Some(Violation::Head(code)) => self.stand_in(code),
@@ -113,6 +124,25 @@ impl<T> Door<T> {
             }
             _ => {}
         }
+    }
+}
+
+impl<T: AsyncRead + Unpin> Door<T> {
+    /// Ready when there is something for a reader: bytes, an end, or an error, which the next read meets again.
+    pub(super) fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.held.is_empty() || self.ended {
+            return Poll::Ready(());
+        }
+        let mut bytes = [0; READ_BYTES];
+        let mut more = ReadBuf::new(&mut bytes);
+        match ready!(Pin::new(&mut self.io).poll_read(cx, &mut more)) {
+            Ok(()) if !more.filled().is_empty() => {
+                self.held.extend_from_slice(more.filled());
+                self.judge();
+            }
+            _ => self.ended = true,
+        }
+        Poll::Ready(())
     }
 }
 
@@ -202,14 +232,20 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Door<T> {
         self.io.is_write_vectored()
     }
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        let door = self.get_mut();
+        let flushed = Pin::new(&mut door.io).poll_flush(cx);
+        // TLS takes bytes before the client does.
+        door.wire.write_blocked(flushed.is_pending());
+        flushed
     }
     /// Ends our side and then, if the client was cut off in the middle of something, drops what it goes on to send:
     /// closing over unread bytes makes the kernel reset the connection, which may take the answer with it.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let door = self.get_mut();
         if door.lingering.is_none() {
-            ready!(Pin::new(&mut door.io).poll_shutdown(cx))?;
+            let shut = Pin::new(&mut door.io).poll_shutdown(cx);
+            door.wire.write_blocked(shut.is_pending());
+            ready!(shut)?;
             if door.ended || door.gate.place() == Place::Between {
                 return Poll::Ready(Ok(()));
             }

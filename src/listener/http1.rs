@@ -2,19 +2,19 @@
 
 use super::connection::{Beginning, Service};
 use super::door::Door;
-use super::stream::Client;
+use super::stream::{Client, Stream};
 use super::wire::{Expiry, Wire};
 use super::{Answer, Open};
 use crate::error::Code;
 use crate::proxy::Exchange;
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub(super) async fn serve(
 ) {
     let patience = service.patience;
     let wire = Arc::new(Wire::since(connection.born));
-    let answering = service_fn(|request: Request<Incoming>| {
+    let answering = |request: Request<Incoming>| {
         let exchange = Numbered {
             number: wire.serve(),
             wire: wire.clone(),
@@ -40,49 +40,98 @@ pub(super) async fn serve(
         };
         let proxy = service.proxy.clone();
         async move {
-            // Boxed: hyper keeps room for this future on idle connections, too.
+            // Boxed: hyper keeps room for this future between requests, too.
             let answer = Box::pin(proxy.handle(request, &exchange)).await;
             Ok::<_, Infallible>(answer.map(|body| Answer::new(body, in_flight)))
         }
-    });
-    let door = Door::new(connection.stream, connection.begun, wire.clone());
-    let mut connection =
-        pin!(http1::Builder::new().serve_connection(TokioIo::new(door), answering));
+    };
     let mut draining = pin!(async move {
         let _ = drain.wait_for(|drain| *drain).await;
     });
     let mut told = false;
     let mut alarm = pin!(sleep_until(Instant::now() + patience.head));
-    poll_fn(|cx| {
-        if !told && draining.as_mut().poll(cx).is_ready() {
-            told = true;
-            connection.as_mut().graceful_shutdown();
+    let mut door = Door::new(connection.stream, connection.begun, wire.clone());
+    loop {
+        // hyper keeps some 12 KiB for a connection, busy or not: it is there while there is something to do.
+        let mut awake = Box::pin(
+            http1::Builder::new().serve_connection(TokioIo::new(door), service_fn(&answering)),
+        );
+        if told {
+            awake.as_mut().graceful_shutdown();
         }
-        loop {
-            // How a connection ends is of no interest; how its requests do is on record.
-            if connection.as_mut().poll(cx).is_ready() {
+        let ended = poll_fn(|cx| {
+            if !told && draining.as_mut().poll(cx).is_ready() {
+                told = true;
+                awake.as_mut().graceful_shutdown();
+            }
+            loop {
+                // How a connection ends is of no interest; how its requests do is on record.
+                if awake.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(true);
+                }
+                let Some((deadline, expiry)) = wire.deadline(&patience) else {
+                    return Poll::Pending;
+                };
+                let now = Instant::now();
+                if now >= deadline {
+                    if matches!(expiry, Expiry::Write | Expiry::Linger) {
+                        return Poll::Ready(true);
+                    }
+                    wire.expire(expiry);
+                    continue;
+                }
+                let dozes = wire.dozes_at(&patience);
+                if dozes.is_some_and(|at| now >= at) {
+                    return Poll::Ready(false);
+                }
+                // The alarm goes off early rather than being set anew for each request.
+                let next = dozes.map_or(deadline, |at| deadline.min(at));
+                if alarm.deadline() > next || alarm.is_elapsed() {
+                    alarm.as_mut().reset(next);
+                }
+                if alarm.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await;
+        if ended {
+            return;
+        }
+        door = doze(awake);
+        // Until there is something to do: the next request, time that is up, or the drain.
+        poll_fn(|cx| {
+            let due = wire.deadline(&patience).map(|(deadline, _)| deadline);
+            if let Some(due) = due
+                && alarm.deadline() != due
+            {
+                alarm.as_mut().reset(due);
+            }
+            if !told && draining.as_mut().poll(cx).is_ready() {
+                told = true;
                 return Poll::Ready(());
             }
-            let Some((deadline, expiry)) = wire.deadline(&patience) else {
-                return Poll::Pending;
-            };
-            if Instant::now() >= deadline {
-                if matches!(expiry, Expiry::Write | Expiry::Linger) {
-                    return Poll::Ready(());
-                }
-                wire.expire(expiry);
-                continue;
+            if alarm.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
             }
-            // The alarm goes off early rather than being set anew for each request.
-            if alarm.deadline() > deadline || alarm.is_elapsed() {
-                alarm.as_mut().reset(deadline);
-            }
-            if alarm.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-        }
-    })
-    .await;
+            door.poll_wake(cx)
+        })
+        .await;
+    }
+}
+
+/// Lets go of hyper's part of a connection on which nothing is under way.
+fn doze<S, B>(awake: Pin<Box<http1::Connection<TokioIo<Door<Stream>>, S>>>) -> Door<Stream>
+where
+    S: HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let parts = Pin::into_inner(awake).into_parts();
+    let mut door = parts.io.into_inner();
+    door.take_back(&parts.read_buf);
+    door
 }
 
 /// One request on its connection: what the door knows about it.

@@ -156,7 +156,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Sluice<T> {
         self.io.is_write_vectored()
     }
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        let sluice = self.get_mut();
+        let flushed = Pin::new(&mut sluice.io).poll_flush(cx);
+        // TLS takes bytes before the client does.
+        sluice.pulse.write_blocked(flushed.is_pending());
+        flushed
     }
     /// Ends our side, then drops what the client goes on to send: closing over unread bytes makes the kernel reset the
     /// connection, which may take the last frames with it.

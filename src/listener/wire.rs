@@ -3,7 +3,7 @@
 
 use crate::error::Code;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -14,6 +14,8 @@ pub struct Patience {
     pub head: Duration,
     /// Between the end of an answer and the first byte of the next request.
     pub idle: Duration,
+    /// So much of `idle` a connection of HTTP/1.1 keeps the memory in which it reads the next request.
+    pub awake: Duration,
     /// For the next byte of a body that somebody waits for.
     pub body: Duration,
     /// For the client to take the next byte of an answer.
@@ -27,6 +29,7 @@ impl Default for Patience {
         Patience {
             head: Duration::from_secs(10),
             idle: Duration::from_secs(75),
+            awake: Duration::from_secs(1),
             body: Duration::from_secs(30),
             write: Duration::from_secs(60),
             exchange: Duration::from_secs(3600),
@@ -64,6 +67,8 @@ pub struct Wire {
     answered: AtomicU64,
     /// The request that hyper works on was handed to the service.
     serving_since: AtomicU64,
+    /// The door has seen the end of the last request, and nothing behind it.
+    between: AtomicBool,
     idle_since: AtomicU64,
     head_since: AtomicU64,
     body_since: AtomicU64,
@@ -85,6 +90,7 @@ impl Wire {
             served: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             serving_since: AtomicU64::new(0),
+            between: AtomicBool::new(false),
             idle_since: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
             body_since: AtomicU64::new(0),
@@ -104,6 +110,10 @@ impl Wire {
 
     pub(super) fn heads_are(&self, heads: u64) {
         self.heads.store(heads, Relaxed);
+    }
+    /// Nothing of a request is under way, or something is.
+    pub(super) fn between(&self, between: bool) {
+        self.between.store(between, Relaxed);
     }
     /// A head's first bytes came, or (`false`) it is complete.
     pub(super) fn in_head(&self, begun: bool) {
@@ -203,6 +213,32 @@ impl Wire {
                 at(self.idle_since.load(Relaxed).max(1), patience.idle),
                 Expiry::Idle,
             )),
+        }
+    }
+
+    /// Since when nothing is under way on a connection that has carried a request.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        match self.deadline(&Patience {
+            idle: Duration::ZERO,
+            ..Patience::default()
+        }) {
+            Some((since, Expiry::Idle)) if self.heads.load(Relaxed) > 0 => Some(since),
+            _ => None,
+        }
+    }
+
+    /// When a connection on which nothing is under way may let go of what it does not need until the next request.
+    pub(super) fn dozes_at(&self, patience: &Patience) -> Option<Instant> {
+        if !self.between.load(Relaxed) {
+            return None;
+        }
+        let dozing = Patience {
+            idle: patience.awake,
+            ..*patience
+        };
+        match self.deadline(&dozing) {
+            Some((at, Expiry::Idle)) if self.heads.load(Relaxed) > 0 => Some(at),
+            _ => None,
         }
     }
 

@@ -78,6 +78,54 @@ async fn an_idle_connection_is_closed_but_not_while_an_answer_is_awaited() {
 }
 
 #[tokio::test]
+async fn a_connection_that_dozes_misses_nothing() {
+    let upstream = Raw::answering(OK).await;
+    let mut setup = Setup::before(upstream.address);
+    // Between any two requests.
+    setup.listener.patience.awake = Duration::ZERO;
+    setup.listener.patience.idle = SHORT * 4;
+    let agent = setup.start().await;
+
+    let mut line = agent.line().await;
+    for _ in 0..3 {
+        line.say(GET).await;
+        assert_eq!(line.answer().await.text(), "ok");
+        sleep(SHORT / 10).await;
+    }
+    // Two at once, and the beginning of a third.
+    line.say(&[GET, GET, b"GE"].concat()).await;
+    assert_eq!(line.answer().await.text(), "ok");
+    assert_eq!(line.answer().await.text(), "ok");
+    for byte in &GET[2..] {
+        line.say(&[*byte]).await;
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(line.answer().await.text(), "ok");
+    line.say(b"GET / HTTP/1.1\r\n\r\n").await;
+    assert_eq!(line.answer().await.status(), 400);
+    assert!(line.is_over().await);
+
+    // Time that is up, a client that is gone, and the drain wake it.
+    let mut idle = agent.line().await;
+    idle.say(GET).await;
+    assert_eq!(idle.answer().await.text(), "ok");
+    assert!(idle.is_over().await);
+    let mut gone = agent.line().await;
+    gone.say(GET).await;
+    assert_eq!(gone.answer().await.text(), "ok");
+    drop(gone);
+    eventually("the connections are gone", || {
+        agent.gauges.connections() == 0
+    })
+    .await;
+    let mut drained = agent.line().await;
+    drained.say(GET).await;
+    assert_eq!(drained.answer().await.text(), "ok");
+    agent.drain.send(true).expect("it listens");
+    assert!(drained.is_over().await);
+}
+
+#[tokio::test]
 async fn a_body_that_stalls_is_answered_408() {
     let upstream = silent_upstream().await;
     for policy in [None, Some(crate::rewriting::POLICY)] {
