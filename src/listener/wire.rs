@@ -216,17 +216,6 @@ impl Wire {
         }
     }
 
-    /// Since when nothing is under way on a connection that has carried a request.
-    pub(super) fn idle_since(&self) -> Option<Instant> {
-        match self.deadline(&Patience {
-            idle: Duration::ZERO,
-            ..Patience::default()
-        }) {
-            Some((since, Expiry::Idle)) if self.heads.load(Relaxed) > 0 => Some(since),
-            _ => None,
-        }
-    }
-
     /// When a connection on which nothing is under way may let go of what it does not need until the next request.
     pub(super) fn dozes_at(&self, patience: &Patience) -> Option<Instant> {
         if !self.between.load(Relaxed) {
