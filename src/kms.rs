@@ -9,6 +9,8 @@ pub mod aws;
 pub mod fake;
 pub mod http;
 pub mod keyring;
+#[cfg(feature = "pkcs11")]
+pub mod pkcs11;
 pub mod secret;
 pub mod transit;
 

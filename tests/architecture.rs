@@ -73,6 +73,7 @@ const OWNED: &[(&str, &str)] = &[
     ("compression_codecs", "body"),
     ("reqwest::", "kms"),
     ("aws_sdk_kms", "kms"),
+    ("cryptoki", "kms"),
 ];
 
 /// The sources without their tests and comments, by room.

@@ -51,12 +51,21 @@ impl Checked {
             (Failure::Unreachable, "aws") => {
                 "are there credentials (AWS_ACCESS_KEY_ID, a profile, a web identity, a metadata service), and a way to the key's region?"
             }
+            (Failure::Unreachable, "pkcs11") => {
+                "is there a token of this label (pkcs11-tool --list-slots), the PIN's file readable, and the HSM up?"
+            }
             (Failure::Unreachable, _) => "can the keyring's file be read?",
             (Failure::Denied, "transit") => {
                 "does the login work, and does its policy have update on encrypt/KEY and decrypt/KEY? See docs/kms.md"
             }
             (Failure::Denied, "aws") => {
                 "does the role have kms:Encrypt and kms:Decrypt on this key, for this encryption context? See docs/kms.md"
+            }
+            (Failure::Denied, "pkcs11") => {
+                "is the PIN the user's, and the token not locked? A PIN that was refused is not tried again: correct it, and log in once with another tool if it was tried often"
+            }
+            (Failure::Disabled, "pkcs11") => {
+                "set CKA_ENCRYPT and CKA_DECRYPT of the key, if it was not meant to be switched off"
             }
             (Failure::Disabled, "aws") => "enable the key, if it was not meant to be disabled",
             (Failure::Destroyed, "aws") => {
@@ -68,9 +77,15 @@ impl Checked {
             (Failure::NotFound, "transit") => {
                 "is the key made, and are mount and namespace right? vault write -f MOUNT/keys/KEY"
             }
+            (Failure::NotFound, "pkcs11") => {
+                "has the token an AES key of this label? pkcs11-tool --keygen --key-type AES:32 --label KEY --id 01 --sensitive"
+            }
             (Failure::NotFound, _) => "is the KEK in `keys` named rightly?",
             (Failure::Malformed, "transit") => {
                 "is it a transit engine that answers, and the key of type aes256-gcm96, not derived?"
+            }
+            (Failure::Malformed, "pkcs11") => {
+                "does the HSM have CKM_AES_GCM, and is the key with the greatest CKA_ID of its label the only one with it?"
             }
             (Failure::Malformed | Failure::Denied, _) => {
                 "is it the KMS that answers, and not something between?"

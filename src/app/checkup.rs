@@ -209,8 +209,16 @@ fn secrets_of(settings: &Settings, all: &mut Vec<Check>) {
         });
     }
     for kms in &settings.kms {
-        let Provider::Keyring(keyring) = &kms.provider else {
-            continue;
+        let keyring = match &kms.provider {
+            Provider::Keyring(keyring) => keyring,
+            Provider::Pkcs11(pkcs11) => {
+                // That it opens the token is found with its keys.
+                if let Secret::File(path) = &pkcs11.pin {
+                    all.extend(exposed(path));
+                }
+                continue;
+            }
+            Provider::Transit(_) | Provider::Aws(_) => continue,
         };
         let (path, kind) = match &keyring.unlock {
             Unlock::KeyFile(path) => (path, "the key"),

@@ -75,11 +75,32 @@ impl Building<'_> {
                 });
                 Arc::new(built.map_err(|bad| no_trust(&name, &bad))?)
             }
-            #[cfg(not(feature = "aws"))]
-            Provider::Aws(_) => {
+            #[cfg(feature = "pkcs11")]
+            Provider::Pkcs11(pkcs11) => {
+                let built = kms::pkcs11::Pkcs11::new(kms::pkcs11::Settings {
+                    name: Arc::clone(&name),
+                    library: pkcs11.library.clone(),
+                    token: pkcs11.token.clone(),
+                    pin: secret(&pkcs11.pin)?,
+                    sessions: pkcs11.sessions,
+                    random: self.random.clone(),
+                    restart_after: kms::pkcs11::RESTART_AFTER,
+                });
+                Arc::new(built.map_err(|bad| {
+                    StartError::Settings(
+                        format!("kms {name}: {bad}"),
+                        format!(
+                            "`library` of the KMS `{name}` is the file that the HSM's maker names"
+                        ),
+                    )
+                })?)
+            }
+            #[cfg(not(all(feature = "aws", feature = "pkcs11")))]
+            other => {
+                let word = other.word();
                 return Err(StartError::Settings(
-                    format!("the KMS `{name}` is of type aws, which this build does not have"),
-                    "build with the feature `aws`".to_owned(),
+                    format!("the KMS `{name}` is of type {word}, which this build does not have"),
+                    format!("build with the feature `{word}`"),
                 ));
             }
         })

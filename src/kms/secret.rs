@@ -27,19 +27,38 @@ impl Secret {
     /// # Errors
     /// Unreachable: the file cannot be read, or holds something else. It may be mended any moment.
     pub async fn read(&self) -> Result<Zeroizing<String>, KmsError> {
-        let path = match self {
-            Secret::Given(secret) => return Ok(Zeroizing::clone(secret)),
-            Secret::File(path) => path.clone(),
-        };
-        let shown = path.display().to_string();
-        let failed = |what: &str| KmsError::new(Failure::Unreachable, format!("{shown}: {what}"));
-        let read = tokio::task::spawn_blocking(move || read(&path)).await;
-        match read {
-            Ok(Ok(Some(secret))) => Ok(secret),
-            Ok(Ok(None)) => Err(failed("holds no secret of visible characters")),
-            Ok(Err(error)) => Err(failed(&format!("cannot be read: {error}"))),
-            Err(_) => Err(failed("the reader was cut off")),
+        match self {
+            Secret::Given(secret) => Ok(Zeroizing::clone(secret)),
+            Secret::File(path) => {
+                let path = path.clone();
+                let read = tokio::task::spawn_blocking(move || from_file(&path)).await;
+                read.unwrap_or_else(|_| {
+                    let what = "the reader of a secret was cut off";
+                    Err(KmsError::new(Failure::Unreachable, what))
+                })
+            }
         }
+    }
+
+    /// As [`Secret::read`], on a thread that may block.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_blocking(&self) -> Result<Zeroizing<String>, KmsError> {
+        match self {
+            Secret::Given(secret) => Ok(Zeroizing::clone(secret)),
+            Secret::File(path) => from_file(path),
+        }
+    }
+}
+
+fn from_file(path: &Path) -> Result<Zeroizing<String>, KmsError> {
+    let shown = path.display();
+    let failed = |what: &str| KmsError::new(Failure::Unreachable, format!("{shown}: {what}"));
+    match read(path) {
+        Ok(Some(secret)) => Ok(secret),
+        Ok(None) => Err(failed("holds no secret of visible characters")),
+        Err(error) => Err(failed(&format!("cannot be read: {error}"))),
     }
 }
 

@@ -1,10 +1,13 @@
 //! `kms`: which key managers there are, where each is, and where what it takes to be let in is kept. Never a secret itself.
 
+mod pkcs11;
+
 use super::edges::upstream_tls;
 use super::written::{parse_url, path};
 use super::{Ca, Secret, TlsFiles, Unlock, Url};
 use crate::diagnostic::quoted;
 use crate::marked::{Fields, Findings, Marked, Node, not_built};
+pub use pkcs11::Pkcs11;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,6 +34,8 @@ pub enum Provider {
     Transit(Box<Transit>),
     /// AWS KMS.
     Aws(Aws),
+    /// The token of an HSM.
+    Pkcs11(Pkcs11),
 }
 
 impl Provider {
@@ -40,6 +45,7 @@ impl Provider {
             Provider::Keyring(_) => "keyring",
             Provider::Transit(_) => "transit",
             Provider::Aws(_) => "aws",
+            Provider::Pkcs11(_) => "pkcs11",
         }
     }
 
@@ -60,6 +66,7 @@ impl Provider {
                     && kek.bytes().next_back().is_some_and(word)
             }
             Provider::Aws(_) => is_key_arn(kek),
+            Provider::Pkcs11(_) => pkcs11::is_label(kek),
         };
         let what = match self {
             Provider::Keyring(_) => {
@@ -68,6 +75,9 @@ impl Provider {
             Provider::Transit(_) => "no name of a key of transit: letters, digits, `.`, `_`, `-`",
             Provider::Aws(_) => {
                 "no ARN of an AWS KMS key: arn:aws:kms:REGION:ACCOUNT:key/ID (an alias may be pointed elsewhere, and is refused)"
+            }
+            Provider::Pkcs11(_) => {
+                "no label of a key: at most 256 bytes, no control characters, no space at its ends"
             }
         };
         (!fits).then_some(what)
@@ -195,6 +205,10 @@ pub(super) fn kms(
         "aws" if cfg!(feature = "aws") => {
             let aws = aws(fields, base, findings);
             aws.map(|aws| ProviderWords::Other(Provider::Aws(aws)))
+        }
+        "pkcs11" if cfg!(feature = "pkcs11") => {
+            let pkcs11 = pkcs11::pkcs11(fields, base, findings);
+            pkcs11.map(|pkcs11| ProviderWords::Other(Provider::Pkcs11(pkcs11)))
         }
         other => {
             // The words of another type would only be unknown here.
