@@ -18,6 +18,7 @@ mod merge;
 mod message;
 mod multipart;
 mod patch;
+mod pieces;
 mod places;
 mod plan;
 mod reveal;
@@ -28,6 +29,7 @@ mod values;
 pub use at::{At, Selects, Spot};
 pub use forms::{decode as decode_form, encode as encode_form};
 pub use message::{Heads, Message, Shape};
+pub use pieces::{Piece, Pieces, WINDOW_MIN};
 pub use places::{Deed, Part, Place, Replacement, places, select, unclaimed};
 pub use plan::{Plan, plan, plan_message};
 pub use reveal::{Level, Reveal};
@@ -37,6 +39,7 @@ pub use values::{Selected, values};
 use crate::context::Class;
 use crate::dek::Unopened;
 use crate::path::Path;
+use crate::scan::{Counted, Near};
 use std::sync::Arc;
 
 /// What is done about something that no rule foresees.
@@ -166,7 +169,8 @@ pub enum Refusal {
     Bind {
         /// The bind's name in the policy.
         name: Arc<str>,
-        /// `missing`, `repeated`, `sealed`, `type` or `length`.
+        /// `missing`, `repeated`, `sealed`, `type` or `length`; of a body in pieces also `late`: it does not stand before the value, nor
+        /// near behind it.
         what: &'static str,
     },
     /// A token, or a text of reserved form, at a sealing place that does not open in its context there, or is not taken there.
@@ -221,6 +225,11 @@ pub enum Refusal {
         /// Where the value starts.
         offset: usize,
     },
+    /// In a body in pieces: a string that holds a document is longer than what is held at a time.
+    Window {
+        /// Where it starts.
+        offset: usize,
+    },
     /// A string at a sealing place that should hold a JSON document holds none.
     NotInner {
         /// Where it starts.
@@ -259,7 +268,22 @@ pub enum Refusal {
 impl Refusal {
     /// The same, of something that stands there.
     fn at(mut self, place: usize) -> Refusal {
-        match &mut self {
+        if let Some(offset) = self.offset() {
+            *offset = place;
+        }
+        self
+    }
+
+    /// The same, of a part of a body that begins `by` bytes into it.
+    fn shifted(mut self, by: usize) -> Refusal {
+        if let Some(offset) = self.offset() {
+            *offset += by;
+        }
+        self
+    }
+
+    fn offset(&mut self) -> Option<&mut usize> {
+        match self {
             Refusal::NotJson { offset, .. }
             | Refusal::TooDeep { offset }
             | Refusal::Token { offset }
@@ -272,13 +296,13 @@ impl Refusal {
             | Refusal::NearMiss { offset }
             | Refusal::Composite { offset }
             | Refusal::TooLong { offset }
+            | Refusal::Window { offset }
             | Refusal::NotInner { offset }
             | Refusal::BadForm { offset, .. }
             | Refusal::NotText { offset, .. }
-            | Refusal::Patch { offset, .. } => *offset = place,
-            Refusal::Bind { .. } | Refusal::TooMany | Refusal::Unevaluable { .. } => {}
+            | Refusal::Patch { offset, .. } => Some(offset),
+            Refusal::Bind { .. } | Refusal::TooMany | Refusal::Unevaluable { .. } => None,
         }
-        self
     }
 
     /// The stable reason word.
@@ -297,6 +321,7 @@ impl Refusal {
             Refusal::NearMiss { .. } => "near-miss",
             Refusal::Composite { .. } => "composite",
             Refusal::TooLong { .. } => "too-long",
+            Refusal::Window { .. } => "window",
             Refusal::NotInner { .. } => "not-inner",
             Refusal::BadForm { .. } => "bad-form",
             Refusal::NotText { .. } => "not-text",
@@ -337,6 +362,57 @@ impl Tally {
     pub fn replaces(&self) -> bool {
         let lists = [&self.sealed, &self.opened, &self.masked];
         lists.iter().any(|list| !list.is_empty()) || self.nulled > 0
+    }
+
+    /// Adds what was done with another piece of the same body.
+    pub fn add(&mut self, other: &Tally) {
+        for (all, some) in [
+            (&mut self.sealed, &other.sealed),
+            (&mut self.kept, &other.kept),
+            (&mut self.opened, &other.opened),
+            (&mut self.masked, &other.masked),
+        ] {
+            for (class, count) in some {
+                match all.iter_mut().find(|(known, _)| known.name == class.name) {
+                    Some((_, known)) => *known = known.saturating_add(*count),
+                    None => all.push((class.clone(), *count)),
+                }
+            }
+        }
+        for (reason, count) in &other.left {
+            match self.left.iter_mut().find(|(known, _)| known == reason) {
+                Some((_, known)) => *known = known.saturating_add(*count),
+                None => self.left.push((reason, *count)),
+            }
+        }
+        for (all, some) in [
+            (&mut self.nulled, other.nulled),
+            (&mut self.strays, other.strays),
+            (&mut self.unclaimed, other.unclaimed),
+            (&mut self.plaintext, other.plaintext),
+            (&mut self.near_misses, other.near_misses),
+        ] {
+            *all = all.saturating_add(some);
+        }
+    }
+
+    /// What no rule foresees, as a scan counted it.
+    fn unforeseen(&mut self, manner: &Manner, counted: Counted, near: Near) -> Result<(), Refusal> {
+        if counted.scalars > 0 {
+            if manner.unclaimed == Attitude::Reject {
+                return Err(Refusal::Unclaimed {
+                    offset: counted.first,
+                });
+            }
+            self.unclaimed = self.unclaimed.saturating_add(counted.scalars);
+        }
+        if near.names > 0 {
+            if manner.near_miss == Attitude::Reject {
+                return Err(Refusal::NearMiss { offset: near.first });
+            }
+            self.near_misses = self.near_misses.saturating_add(near.names);
+        }
+        Ok(())
     }
 
     /// One more token stays sealed. The list is short: there are few reasons.

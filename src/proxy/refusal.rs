@@ -87,6 +87,7 @@ impl Failure {
                         | Refusal::BadForm { .. }
                         | Refusal::Patch { .. }
                         | Refusal::TooMany
+                        | Refusal::Window { .. }
                         | Refusal::Unevaluable { .. }
                 );
                 let error = match side {
@@ -119,7 +120,7 @@ fn request_code(refusal: &Refusal) -> Code {
         Refusal::Plaintext { .. } => Code::Plaintext,
         Refusal::NearMiss { .. } => Code::NearMiss,
         Refusal::Composite { .. } => Code::Composite,
-        Refusal::TooLong { .. } => Code::ValueTooLong,
+        Refusal::TooLong { .. } | Refusal::Window { .. } => Code::ValueTooLong,
         Refusal::NotInner { .. } => Code::InnerNotJson,
         Refusal::BadForm { .. } => Code::BadForm,
         Refusal::NotText { .. } => Code::NotText,
@@ -148,6 +149,7 @@ fn note(refusal: &Refusal) -> String {
         | Refusal::NearMiss { offset }
         | Refusal::Composite { offset }
         | Refusal::NotInner { offset }
+        | Refusal::Window { offset }
         | Refusal::TooLong { offset } => format!("{word} at byte {offset}"),
         Refusal::Bind { name, what } => format!("{word} {name}: {what}"),
         Refusal::TooMany => word.to_owned(),

@@ -1,10 +1,10 @@
 //! Where a chunk ended, and the way on from there; the same way serves strings, names and numbers that are out of the ordinary.
 
-use super::Kind;
 use super::automaton::StateId;
 use super::lex::{self, Number, Text};
 use super::scanner::{Frame, Scanner, Stop};
-use super::text;
+use super::{Automaton, Kind, text};
+use std::ops::Deref;
 
 /// What is expected next.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(super) enum Mode {
 /// Characters that nobody sees which a name may have beside those of a path's and still be nearly that.
 const INVISIBLE_MAX: usize = 8;
 
-impl Scanner<'_> {
+impl<A: Deref<Target = Automaton> + Clone> Scanner<A> {
     /// Goes on with what the last chunk's end cut, or with a value or name out of the ordinary; says what comes next.
     #[inline(never)]
     pub(super) fn resume(

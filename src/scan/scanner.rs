@@ -8,6 +8,7 @@ use super::automaton::StateId;
 use super::cut::{Mode, Next};
 use super::lex::{self, Number, Text};
 use super::{Automaton, Counted, Fault, Found, Hit, Interest, Kind, Near};
+use std::ops::Deref;
 
 /// A container that is open.
 #[derive(Clone, Copy)]
@@ -26,15 +27,18 @@ const OUTSIDE: Frame = Frame {
     array: false,
 };
 
-/// One scan of one document.
-pub struct Scanner<'a> {
-    pub(super) automaton: &'a Automaton,
+/// One scan of one document, with a way to its automaton.
+pub struct Scanner<A> {
+    pub(super) automaton: A,
     depth_max: usize,
     mode: Mode,
     top: Frame,
     stack: Vec<Frame>,
     /// Hits on containers that are still open: (depth, index of the hit).
     open: Vec<(usize, usize)>,
+    /// Hits that were taken while the scan goes on, and where the containers among them ended since.
+    taken: usize,
+    ended: Vec<(usize, usize)>,
     /// Bytes in the chunks before this one.
     pub(super) base: usize,
     /// The value under way: where it starts, its state; of a string its first byte and whether it holds an escape.
@@ -79,19 +83,21 @@ fn literal(c: u8) -> &'static [u8] {
     }
 }
 
-impl<'a> Scanner<'a> {
+impl<A: Deref<Target = Automaton> + Clone> Scanner<A> {
     /// A scanner at the start of a document. `depth_max`: the most containers inside of each other.
-    pub fn new(automaton: &'a Automaton, depth_max: usize) -> Scanner<'a> {
+    pub fn new(automaton: A, depth_max: usize) -> Scanner<A> {
         Scanner {
-            automaton,
             depth_max,
             mode: Mode::Before(Next::Value),
             top: OUTSIDE,
             stack: Vec::with_capacity(16),
             open: Vec::new(),
+            taken: 0,
+            ended: Vec::new(),
             base: 0,
             start: 0,
             state: automaton.root(),
+            automaton,
             first: None,
             escaped: false,
             name: Vec::new(),
@@ -105,7 +111,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// A scanner at the start of a value that stands, in its document, at a state of the automaton.
-    pub fn beginning_at(automaton: &'a Automaton, state: u16, depth_max: usize) -> Scanner<'a> {
+    pub fn beginning_at(automaton: A, state: u16, depth_max: usize) -> Scanner<A> {
         Scanner {
             state,
             ..Scanner::new(automaton, depth_max)
@@ -135,6 +141,54 @@ impl<'a> Scanner<'a> {
         self.found.hits.len()
     }
 
+    /// Bytes that were fed.
+    pub fn position(&self) -> usize {
+        self.base
+    }
+
+    /// Takes the hits so far, in the order of their starts; their numbers count on. The second list: containers among hits that were
+    /// taken before and have ended since, as (number of the hit, behind its last byte).
+    pub fn take(&mut self) -> (Vec<Hit>, Vec<(usize, usize)>) {
+        self.taken += self.found.hits.len();
+        let room = Vec::with_capacity(self.found.hits.len());
+        let hits = std::mem::replace(&mut self.found.hits, room);
+        (hits, std::mem::take(&mut self.ended))
+    }
+
+    /// The scalar that the last chunk's end cut and that may become a hit, as (its first byte, its state).
+    pub fn cut(&self) -> Option<(usize, u16)> {
+        let interest = self.automaton.interest(self.state);
+        let maybe_token = || matches!(self.first, None | Some(b'f' | b'\\'));
+        let may_be_hit = match self.mode {
+            Mode::Before(_) | Mode::InName(_) => false,
+            Mode::InString(_) if interest.has(Interest::TOKENS) && maybe_token() => true,
+            Mode::InString(_) | Mode::InNumber(_) | Mode::InLiteral(..) => {
+                interest.has(Interest::EVERY)
+            }
+        };
+        may_be_hit.then_some((self.start, self.state))
+    }
+
+    /// Whether the container that starts there is open; `usize::MAX` is the document, which is always.
+    pub fn is_open(&self, start: usize) -> bool {
+        self.top.start == start
+            || start == usize::MAX
+            || self.stack.get(1..).is_some_and(|open| {
+                open.binary_search_by_key(&start, |frame| frame.start)
+                    .is_ok()
+            })
+    }
+
+    /// Scalars counted so far.
+    pub fn counted(&self) -> Counted {
+        self.found.counted
+    }
+
+    /// Near misses so far.
+    pub fn near_misses(&self) -> Near {
+        self.found.near
+    }
+
     /// The document ends here.
     ///
     /// # Errors
@@ -156,7 +210,7 @@ impl<'a> Scanner<'a> {
 
     /// Scans to the chunk's end or to a fault, and says where that was.
     fn run(&mut self, b: &[u8]) -> (Stop, usize) {
-        let automaton = self.automaton;
+        let automaton = self.automaton.clone();
         let base = self.base;
         let (mut top, mut state, mut i) = (self.top, self.state, 0);
         let mut next = match self.mode {
@@ -402,7 +456,8 @@ impl<'a> Scanner<'a> {
             return;
         }
         let kind = if top.array { Kind::Array } else { Kind::Object };
-        self.open.push((self.stack.len(), self.found.hits.len()));
+        let index = self.taken + self.found.hits.len();
+        self.open.push((self.stack.len(), index));
         self.hit(top.start, 0, top.state, parent, kind);
     }
 
@@ -411,7 +466,10 @@ impl<'a> Scanner<'a> {
         if let Some(&(depth, hit)) = self.open.last()
             && depth == self.stack.len()
         {
-            self.found.hits[hit].end = end;
+            match hit.checked_sub(self.taken) {
+                Some(hit) => self.found.hits[hit].end = end,
+                None => self.ended.push((hit, end)),
+            }
             self.open.pop();
         }
         self.stack.pop().unwrap_or(OUTSIDE)

@@ -285,6 +285,19 @@ impl Rules {
             .any(|rule| matches!(rule.action, CompiledAction::Open(_)))
     }
 
+    /// A document may be rewritten in pieces; otherwise why it must be held whole.
+    ///
+    /// # Errors
+    /// A fixed phrase.
+    pub fn in_pieces(&self) -> Result<(), &'static str> {
+        match self.evaluated.is_empty() {
+            true => Ok(()),
+            false => Err(
+                "a path with a filter, or an index from the end, is evaluated on the whole body",
+            ),
+        }
+    }
+
     /// What holds for the whole direction.
     pub fn manner(&self) -> Manner {
         self.manner

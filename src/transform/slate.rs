@@ -9,7 +9,7 @@ use super::multipart::{self, PARTS_MAX};
 use super::plan::{Edit, Plan, Planner, VALUES_MAX};
 use super::rules::CompiledAction;
 use super::{Attitude, Refusal, Spot, forms};
-use crate::scan::{Automaton, Hit, Kind, Scanner, Tag, text};
+use crate::scan::{Automaton, Counted, Hit, Kind, Near, Scanner, Tag, text};
 use crate::token;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -321,7 +321,11 @@ impl<'r> Planner<'r, '_> {
         if spot == Spot::Query || self.plan.rules.manner.unclaimed == Attitude::Allow {
             return Ok(());
         }
-        self.unclaimed(count, first)
+        let counted = Counted {
+            scalars: count,
+            first,
+        };
+        self.unforeseen(counted, Near::default(), 0)
     }
 
     /// Notes a text that a rule selects, or that may be a stray token.

@@ -75,7 +75,7 @@ pub(super) fn keys(needs: &Needs) -> Ring {
     }
 }
 
-fn class(name: &str) -> Arc<Class> {
+pub(super) fn class(name: &str) -> Arc<Class> {
     Arc::new(Class {
         name: name.into(),
         formerly: vec![],
@@ -86,7 +86,7 @@ fn class(name: &str) -> Arc<Class> {
     })
 }
 
-fn rule(at: &str, action: Action) -> Rule {
+pub(super) fn rule(at: &str, action: Action) -> Rule {
     Rule {
         at: Path::parse(at).unwrap().into(),
         action,
@@ -95,22 +95,22 @@ fn rule(at: &str, action: Action) -> Rule {
     }
 }
 
-fn seal(at: &str, name: &str) -> Rule {
+pub(super) fn seal(at: &str, name: &str) -> Rule {
     rule(at, Action::Seal(class(name)))
 }
 
-fn open(at: &str, names: &[&str]) -> Rule {
+pub(super) fn open(at: &str, names: &[&str]) -> Rule {
     rule(
         at,
         Action::Open(names.iter().map(|name| class(name)).collect()),
     )
 }
 
-fn pass(at: &str) -> Rule {
+pub(super) fn pass(at: &str) -> Rule {
     rule(at, Action::Pass)
 }
 
-fn sibling(mut rule: Rule, name: &str, member: &str) -> Rule {
+pub(super) fn sibling(mut rule: Rule, name: &str, member: &str) -> Rule {
     rule.bind.push(Bind {
         name: name.into(),
         source: BindSource::Sibling(member.into()),
@@ -118,7 +118,7 @@ fn sibling(mut rule: Rule, name: &str, member: &str) -> Rule {
     rule
 }
 
-const MANNER: Manner = Manner {
+pub(super) const MANNER: Manner = Manner {
     stray: Attitude::Report,
     unclaimed: Attitude::Report,
     plaintext: Attitude::Report,
@@ -127,11 +127,11 @@ const MANNER: Manner = Manner {
     depth_max: 128,
 };
 
-fn compile(rules: Vec<Rule>) -> Rules {
+pub(super) fn compile(rules: Vec<Rule>) -> Rules {
     Rules::compile(rules, MANNER).unwrap()
 }
 
-fn run_in(
+pub(super) fn run_in(
     rules: &Rules,
     body: &str,
     circumstances: &Circumstances,
@@ -158,7 +158,7 @@ fn count(counts: &[(Arc<Class>, u32)]) -> u32 {
 }
 
 /// The tokens of a text are replaced by `<>`, so that the rest can be compared.
-fn masked(text: &str) -> String {
+pub(super) fn masked(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find("\"fv1~") {
@@ -827,7 +827,7 @@ fn a_token_that_does_not_open_stays_gives_way_to_null_or_stops_the_body() {
 }
 
 /// A class whose values are masked.
-fn masked_class(name: &str, mask: Mask) -> Arc<Class> {
+pub(super) fn masked_class(name: &str, mask: Mask) -> Arc<Class> {
     let class = Class::clone(&class(name));
     let mask = Some(mask);
     Arc::new(Class { mask, ..class })
@@ -1191,7 +1191,7 @@ fn a_sibling_of_each_node_of_a_filter_costs_no_more_than_the_node() {
     assert!(beside < alone * 8, "{beside:?} against {alone:?}");
 }
 
-fn alike(name: &str) -> Arc<Class> {
+pub(super) fn alike(name: &str) -> Arc<Class> {
     Arc::new(Class {
         suite: crate::dek::Suite::Aes256Siv,
         ..(*class(name)).clone()
