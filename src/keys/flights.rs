@@ -68,7 +68,7 @@ impl Room {
 
     /// The rotor's flight: the one under way, or this job in a task of its own.
     pub(super) fn fly(self: &Arc<Self>, rotor: &Arc<Rotor>, job: Job) -> (sealing::Landing, Job) {
-        let (landing, of_job, flight) = rotor.board(job);
+        let (landing, of_job, flight) = rotor.board(job, Instant::now());
         if let Some(flight) = flight {
             let room = Arc::clone(self);
             let rotor = Arc::clone(rotor);

@@ -41,6 +41,8 @@ pub struct Lease {
     next_attempt: Instant,
     /// The last attempt to renew found nobody.
     unreachable: bool,
+    /// An attempt that began within the lease has no answer yet.
+    asking: bool,
 }
 
 impl Lease {
@@ -54,12 +56,24 @@ impl Lease {
             grace_ends: ends + terms.grace,
             next_attempt: sent + terms.lease.mul_f64(share),
             unreachable: false,
+            asking: false,
         }
     }
 
-    /// Whether the DEK may be used: in its lease, or in its grace if the KMS was asked and could not be reached.
+    /// Whether the DEK may be used: in its lease, or in its grace if the KMS was asked and could not be reached. One that was asked in
+    /// time and is silent at the lease's end has not been reached so far: a call's deadline is no time that requests should wait.
     pub fn is_usable_at(&self, now: Instant) -> bool {
-        now < self.ends || (self.unreachable && now < self.grace_ends)
+        now < self.ends || ((self.unreachable || self.asking) && now < self.grace_ends)
+    }
+
+    /// The KMS is being asked from now on, until [`Lease::asked`].
+    pub fn asks(&mut self, now: Instant) {
+        self.asking = now < self.ends;
+    }
+
+    /// The asking is over, whatever came of it.
+    pub fn asked(&mut self) {
+        self.asking = false;
     }
 
     /// Whether even an unreachable KMS would not help any more.
@@ -121,6 +135,20 @@ mod tests {
         assert!(lease.is_over_at(end + TERMS.grace));
         lease.doubted(end, &TERMS);
         assert!(!lease.is_usable_at(end));
+    }
+
+    #[test]
+    fn who_was_asked_in_time_and_is_silent_was_not_reached() {
+        let start = Instant::now();
+        let mut lease = Lease::granted(start, &TERMS, 0);
+        let end = start + TERMS.lease;
+        lease.asks(end - Duration::from_nanos(1));
+        assert!(lease.is_usable_at(end));
+        assert!(!lease.is_usable_at(end + TERMS.grace), "and no longer");
+        lease.asked();
+        assert!(!lease.is_usable_at(end));
+        lease.asks(end);
+        assert!(!lease.is_usable_at(end), "not in time");
     }
 
     #[test]

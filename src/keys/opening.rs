@@ -133,6 +133,9 @@ impl Entry {
 
     /// The renewal that [`Openings::tend_at`] asked for is over.
     pub fn renewed(&self) {
+        if let Some(held) = &mut *self.held_mut() {
+            held.lease.asked();
+        }
         self.renewing.store(false, Relaxed);
     }
 
@@ -153,6 +156,7 @@ impl Entry {
         }
         let wanted = used || held.lease.is_unreached();
         if wanted && held.lease.is_due_at(now) && !self.renewing.swap(true, Relaxed) {
+            held.lease.asks(now);
             return Tended::Due;
         }
         Tended::Stays

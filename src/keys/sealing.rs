@@ -69,6 +69,15 @@ struct State {
     ahead_not_before: Option<Instant>,
 }
 
+impl State {
+    fn end_flight(&mut self) {
+        self.flight = None;
+        if let Some(current) = &mut self.current {
+            current.lease.asked();
+        }
+    }
+}
+
 struct Current {
     key: Arc<SealingKey>,
     lease: Lease,
@@ -155,10 +164,15 @@ impl Rotor {
     }
 
     /// The flight under way, with its job, or a new one for this job: then with what lands it.
-    pub fn board(self: &Arc<Self>, job: Job) -> (Landing, Job, Option<Flight>) {
+    pub fn board(self: &Arc<Self>, job: Job, now: Instant) -> (Landing, Job, Option<Flight>) {
         let mut state = self.state_mut();
         if let Some((landing, job)) = &state.flight {
             return (landing.clone(), *job, None);
+        }
+        if job == Job::Renew
+            && let Some(current) = &mut state.current
+        {
+            current.lease.asks(now);
         }
         let (land, landing) = watch::channel(None);
         state.flight = Some((landing.clone(), job));
@@ -198,7 +212,7 @@ impl Rotor {
                 }
             }
         }
-        state.flight = None;
+        state.end_flight();
         self.busy.store(false, Relaxed);
         drop(state);
         flight.landed = true;
@@ -371,7 +385,7 @@ pub struct Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         if !self.landed {
-            self.rotor.state_mut().flight = None;
+            self.rotor.state_mut().end_flight();
             self.rotor.busy.store(false, Relaxed);
         }
     }

@@ -440,6 +440,45 @@ async fn a_throttling_kms_is_left_alone_as_long_as_it_asked() {
     assert!(seal_one(&keys).await.is_ok());
 }
 
+/// A call's deadline is longer than what is left of a short lease when it is asked to be extended.
+#[tokio::test(start_paused = true)]
+async fn a_silent_kms_makes_nobody_wait_though_the_lease_is_short() {
+    let (keys, fake) = room_with(|settings| {
+        let terms = &mut settings.keys[0].terms;
+        (terms.lease, terms.grace) = (2 * SECOND, MINUTE);
+    });
+    let sealed = seal_one(&keys).await.unwrap();
+    let mut needs = opening(&sealed);
+    open_one(&keys, &needs).await.unwrap();
+    needs.sealing = sealing(1).sealing;
+    let tick = SECOND / 20;
+    let step = async || {
+        advance(tick).await;
+        settle().await;
+        let ring = now_or_never(keys.fetch(&needs)).unwrap();
+        assert!(ring.opening[0].is_ok());
+    };
+    fake.hang();
+    for _ in 0..30 * 20 {
+        step().await;
+    }
+    assert!(fake.count(Verb::Unwrap) > 2, "it was asked");
+    // The answer that it gives in the end counts, though it is late.
+    fake.recover();
+    for _ in 0..10 * 20 {
+        step().await;
+    }
+    let before = keys.snapshot().renewed;
+    assert!(before >= 2, "{before}");
+    fake.fail(Kind::Denied);
+    walk(3 * SECOND).await;
+    assert_eq!(
+        seal_one(&keys).await.err(),
+        Some(Failure::Kms(Kind::Denied))
+    );
+    assert!(keys.fetch(&needs).await.is_err());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lapsed_lease_waits_for_the_kms_before_its_grace() {
     // Nobody used it at renewal time, and the janitor has not come yet.
