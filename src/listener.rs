@@ -4,6 +4,7 @@
 //! Every connection is one task, and every stream of HTTP/2 another; every one is tracked: when [`Listener::serve`]
 //! returns, none is left. It knows nothing of routes, bodies or keys; requests go to the [`Proxy`].
 
+mod bell;
 mod connection;
 pub mod door;
 pub mod fields;

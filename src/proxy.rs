@@ -216,8 +216,9 @@ impl Proxy {
 
         // Outward: nothing goes up before the whole body is known to be what the policy wants it to be.
         let mut body = match &way {
+            // Boxed, like the way back: what no route takes should not carry room for it.
             Some(way) if !way.rules(Side::Request).is_empty() => {
-                self.outward(way, &mut head, body, exchange, record).await?
+                Box::pin(self.outward(way, &mut head, body, exchange, record)).await?
             }
             _ => self.pass(&mut head.headers, body, pending),
         };
@@ -267,8 +268,7 @@ impl Proxy {
         let body = match &way {
             Some(way) if !way.rules(Side::Response).is_empty() => {
                 let patience = upstream.patience();
-                self.inward(way, &method, &mut head, body, patience, record)
-                    .await?
+                Box::pin(self.inward(way, &method, &mut head, body, patience, record)).await?
             }
             _ => Body::stream(body),
         };

@@ -1,6 +1,7 @@
 //! One accepted connection, from its first byte: TLS where the listener has it, then the version of HTTP that it
 //! speaks, all within the time for the first head.
 
+use super::bell::Bell;
 use super::stream::{Client, Stream};
 use super::{Gauges, Open, Patience, http1, http2, version};
 use crate::proxy::Proxy;
@@ -29,21 +30,16 @@ impl Service {
         self: Arc<Self>,
         stream: Stream,
         _permit: OwnedSemaphorePermit,
-        mut drain: watch::Receiver<bool>,
-        mut cut: watch::Receiver<bool>,
+        drain: watch::Receiver<bool>,
+        cut: watch::Receiver<bool>,
     ) {
         let _open = Open::one(&self.gauges, |gauges| &gauges.connections);
         let born = Instant::now();
         // Boxed, as everything is that an idle connection of HTTP/1.1 should not have to keep room for.
-        let mut begin = Box::pin(self.begin(stream, born));
-        let begun = tokio::select! {
-            biased;
-            // Nothing was asked yet.
-            _ = drain.wait_for(|drain| *drain) => None,
-            begun = &mut begin => begun,
-        };
-        drop(begin);
-        let Some((stream, begun, http2)) = begun else {
+        let (mut drain, mut cut) = (Bell::new(drain), Bell::new(cut));
+        // When the drain begins, nothing was asked yet.
+        let begun = drain.unless(Box::pin(self.begin(stream, born))).await;
+        let Some((stream, begun, http2)) = begun.flatten() else {
             return;
         };
         let client = stream.client();
@@ -55,18 +51,10 @@ impl Service {
         };
         if http2 {
             let mut streams = http2::Streams::new(&self);
-            tokio::select! {
-                biased;
-                _ = cut.wait_for(|cut| *cut) => {}
-                () = Box::pin(streams.serve(beginning, drain)) => {}
-            }
+            cut.unless(Box::pin(streams.serve(beginning, drain))).await;
             streams.end().await;
         } else {
-            tokio::select! {
-                biased;
-                _ = cut.wait_for(|cut| *cut) => {}
-                () = http1::serve(&self, beginning, drain) => {}
-            }
+            cut.unless(http1::serve(&self, beginning, drain)).await;
         }
     }
 

@@ -1,5 +1,6 @@
 //! HTTP/1.1 on a connection: hyper behind the [door](super::door), and the clock beside them.
 
+use super::bell::Bell;
 use super::connection::{Beginning, Service};
 use super::door::Door;
 use super::stream::{Client, Stream};
@@ -18,14 +19,9 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-pub(super) async fn serve(
-    service: &Service,
-    connection: Beginning,
-    mut drain: watch::Receiver<bool>,
-) {
+pub(super) async fn serve(service: &Service, connection: Beginning, mut drain: Bell) {
     let patience = service.patience;
     let wire = Arc::new(Wire::since(connection.born));
     let answering = |request: Request<Incoming>| {
@@ -45,9 +41,6 @@ pub(super) async fn serve(
             Ok::<_, Infallible>(answer.map(|body| Answer::new(body, in_flight)))
         }
     };
-    let mut draining = pin!(async move {
-        let _ = drain.wait_for(|drain| *drain).await;
-    });
     let mut told = false;
     let mut alarm = pin!(sleep_until(Instant::now() + patience.head));
     let mut door = Door::new(connection.stream, connection.begun, wire.clone());
@@ -60,7 +53,7 @@ pub(super) async fn serve(
             awake.as_mut().graceful_shutdown();
         }
         let ended = poll_fn(|cx| {
-            if !told && draining.as_mut().poll(cx).is_ready() {
+            if !told && drain.poll(cx).is_ready() {
                 told = true;
                 awake.as_mut().graceful_shutdown();
             }
@@ -107,7 +100,7 @@ pub(super) async fn serve(
             {
                 alarm.as_mut().reset(due);
             }
-            if !told && draining.as_mut().poll(cx).is_ready() {
+            if !told && drain.poll(cx).is_ready() {
                 told = true;
                 return Poll::Ready(());
             }

@@ -5,6 +5,7 @@
 //! carry nothing, and time for everything that the client is asked for. Heads are checked by
 //! [`fields`](super::fields); what is refused is answered on its stream, and the connection goes on.
 
+use super::bell::Bell;
 use super::connection::{Beginning, Service};
 use super::pulse::Pulse;
 use super::sluice::Sluice;
@@ -26,7 +27,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -67,7 +67,7 @@ impl<'s> Streams<'s> {
     }
 
     /// Serves until the connection's end.
-    pub(super) async fn serve(&mut self, connection: Beginning, mut drain: watch::Receiver<bool>) {
+    pub(super) async fn serve(&mut self, connection: Beginning, mut drain: Bell) {
         let patience = self.service.patience;
         let pulse = Arc::new(Pulse::since(connection.born));
         let (service, pulse_of, client) = (
@@ -113,13 +113,10 @@ impl<'s> Streams<'s> {
                 .keep_alive_timeout(PONG_WITHIN)
                 .serve_connection(TokioIo::new(sluice), answering)
         );
-        let mut draining = pin!(async move {
-            let _ = drain.wait_for(|drain| *drain).await;
-        });
         let mut told = false;
         let mut alarm = pin!(sleep_until(Instant::now() + patience.head));
         poll_fn(|cx| {
-            if !told && draining.as_mut().poll(cx).is_ready() {
+            if !told && drain.poll(cx).is_ready() {
                 told = true;
                 connection.as_mut().graceful_shutdown();
                 pulse.closing();

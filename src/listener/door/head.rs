@@ -64,7 +64,7 @@ impl HeadScan {
             {
                 return Err(Code::RequestLine);
             }
-            let Some(found) = seen[self.scanned..].iter().position(|&b| b == b'\n') else {
+            let Some(found) = memchr::memchr(b'\n', &seen[self.scanned..]) else {
                 self.scanned = seen.len();
                 return match (seen.len() == max, self.lines) {
                     (false, _) => Ok(None),
@@ -162,11 +162,11 @@ impl HeadScan {
             });
         };
         let (name, value) = (&text[..colon], &text[colon + 1..]);
-        if let Some(&bad) = value.iter().find(|&&b| !is_field_byte(b)) {
-            return Err(if bad == b'\r' {
-                Code::LineEnding
-            } else {
-                Code::ControlByte
+        // Without a way out, so that it is done for many bytes at a time.
+        if !value.iter().fold(true, |good, &b| good & is_field_byte(b)) {
+            return Err(match value.iter().find(|&&b| !is_field_byte(b)) {
+                Some(b'\r') => Code::LineEnding,
+                _ => Code::ControlByte,
             });
         }
         // Only names of these lengths matter: host, content-length, transfer-encoding.
@@ -234,8 +234,7 @@ impl HeadScan {
 }
 
 const TCHAR: u8 = 1;
-const FIELD: u8 = 2;
-const TARGET: u8 = 4;
+const TARGET: u8 = 2;
 
 /// What each byte may be.
 const CLASSES: [u8; 256] = {
@@ -249,9 +248,6 @@ const CLASSES: [u8; 256] = {
         );
         if b.is_ascii_alphanumeric() || mark {
             classes[byte] |= TCHAR;
-        }
-        if matches!(b, b'\t' | b' '..=b'~' | 0x80..) {
-            classes[byte] |= FIELD;
         }
         if matches!(b, b'!'..=b'~') && !matches!(b, b'"' | b'#' | b'<' | b'>' | b'\\' | b'^' | b'`')
         {
@@ -269,7 +265,7 @@ pub fn is_tchar(byte: u8) -> bool {
 
 /// field-vchar, SP and HTAB (RFC 9110 section 5.5), obs-text among them.
 pub fn is_field_byte(byte: u8) -> bool {
-    CLASSES[usize::from(byte)] & FIELD != 0
+    (byte >= b' ') & (byte != 0x7f) | (byte == b'\t')
 }
 
 /// RFC 3986, and `{`, `|`, `}`, which clients send bare in queries. What passes here, the `http` crate takes, too.
