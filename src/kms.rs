@@ -6,7 +6,9 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
+pub mod bearer;
 pub mod fake;
+pub mod gcp;
 pub mod http;
 pub mod keyring;
 #[cfg(feature = "pkcs11")]

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use edges::Bind;
-pub use kms::{Aws, Keyring, Kms, Pkcs11, Provider, Transit, TransitAuth};
+pub use kms::{Aws, Gcp, GcpLogin, Keyring, Kms, Pkcs11, Provider, Transit, TransitAuth};
 pub use upstream::Url;
 pub(crate) use written::socket_address;
 

@@ -74,6 +74,7 @@ const OWNED: &[(&str, &str)] = &[
     ("reqwest::", "kms"),
     ("aws_sdk_kms", "kms"),
     ("cryptoki", "kms"),
+    ("crc32c::", "kms"),
 ];
 
 /// The sources without their tests and comments, by room.

@@ -4,7 +4,9 @@
 mod providers {
     pub mod answers;
     mod faults;
+    pub mod gcp;
     pub mod login;
+    pub mod program;
     pub mod stub;
     pub mod suite;
     pub mod talkers;

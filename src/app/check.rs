@@ -51,6 +51,9 @@ impl Checked {
             (Failure::Unreachable, "aws") => {
                 "are there credentials (AWS_ACCESS_KEY_ID, a profile, a web identity, a metadata service), and a way to the key's region?"
             }
+            (Failure::Unreachable, "gcp") => {
+                "is there a way to cloudkms.googleapis.com (or the endpoint), and to whom tokens come from: the metadata server, or as credentials_file says?"
+            }
             (Failure::Unreachable, "pkcs11") => {
                 "is there a token of this label (pkcs11-tool --list-slots), the PIN's file readable, and the HSM up?"
             }
@@ -60,6 +63,9 @@ impl Checked {
             }
             (Failure::Denied, "aws") => {
                 "does the role have kms:Encrypt and kms:Decrypt on this key, for this encryption context? See docs/kms.md"
+            }
+            (Failure::Denied, "gcp") => {
+                "has the account roles/cloudkms.cryptoKeyEncrypterDecrypter on this key, and is the API enabled? Google also says so of keys that are not there. See docs/kms.md"
             }
             (Failure::Denied, "pkcs11") => {
                 "is the PIN the user's, and the token not locked? A PIN that was refused is not tried again: correct it, and log in once with another tool if it was tried often"
@@ -83,6 +89,9 @@ impl Checked {
             (Failure::NotFound, _) => "is the KEK in `keys` named rightly?",
             (Failure::Malformed, "transit") => {
                 "is it a transit engine that answers, and the key of type aes256-gcm96, not derived?"
+            }
+            (Failure::Malformed, "gcp") => {
+                "is the key one for symmetric encryption (purpose ENCRYPT_DECRYPT), and is it Google that answers?"
             }
             (Failure::Malformed, "pkcs11") => {
                 "does the HSM have CKM_AES_GCM, and is the key with the greatest CKA_ID of its label the only one with it?"

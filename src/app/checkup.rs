@@ -11,7 +11,7 @@ use crate::dek::Kid;
 use crate::kms::keyring::{Keyring, read_secret};
 use crate::kms::{Failure, os_random};
 use crate::policy::Policies;
-use crate::settings::{self, Bind, Provider, Secret, Settings, TlsFiles, Unlock};
+use crate::settings::{self, Bind, GcpLogin, Provider, Secret, Settings, TlsFiles, Unlock};
 use rustix::process::{Resource, getrlimit};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -214,6 +214,12 @@ fn secrets_of(settings: &Settings, all: &mut Vec<Check>) {
             Provider::Pkcs11(pkcs11) => {
                 // That it opens the token is found with its keys.
                 if let Secret::File(path) = &pkcs11.pin {
+                    all.extend(exposed(path));
+                }
+                continue;
+            }
+            Provider::Gcp(gcp) => {
+                if let GcpLogin::File(path) = &gcp.login {
                     all.extend(exposed(path));
                 }
                 continue;

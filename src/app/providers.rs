@@ -4,11 +4,13 @@ use super::certificates::Certificate;
 use super::{StartError, secrets};
 use crate::arena::Arena;
 use crate::dek::Scope;
+use crate::kms::bearer;
+use crate::kms::gcp::{self, Gcp};
 use crate::kms::http::Trust;
 use crate::kms::keyring::Keyring;
 use crate::kms::transit::{self, Login, Transit};
 use crate::kms::{self, Answer, Kms, Random, Unwrapped};
-use crate::settings::{self, Ca, Kek, Provider, TlsFiles, TransitAuth};
+use crate::settings::{self, Ca, GcpLogin, Kek, Provider, TlsFiles, TransitAuth};
 use crate::tls::{BadRoots, Roots};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -72,6 +74,28 @@ impl Building<'_> {
                     endpoint: aws.endpoint.as_ref().map(ToString::to_string),
                     trust: self.trust(&name, &aws.ca, None)?,
                     relogin_after: kms::aws::RELOGIN_AFTER,
+                });
+                Arc::new(built.map_err(|bad| no_trust(&name, &bad))?)
+            }
+            Provider::Gcp(gcp) => {
+                let trust = self.trust(&name, &gcp.ca, None)?;
+                // A metadata server is on this machine, so to say, and speaks no TLS.
+                let (login, login_trust) = match &gcp.login {
+                    GcpLogin::Metadata(address) => {
+                        let address = address.as_ref().map(ToString::to_string);
+                        let address = address.unwrap_or_else(|| gcp::METADATA.to_owned());
+                        (gcp::Login::Metadata(address), trust.clone())
+                    }
+                    GcpLogin::File(file) => (gcp::Login::File(file.clone()), Trust::default()),
+                };
+                let endpoint = gcp.endpoint.as_ref().map(ToString::to_string);
+                let built = Gcp::new(gcp::Settings {
+                    name: Arc::clone(&name),
+                    endpoint: endpoint.unwrap_or_else(|| gcp::ENDPOINT.to_owned()),
+                    trust,
+                    login_trust,
+                    login,
+                    relogin_after: bearer::RELOGIN_AFTER,
                 });
                 Arc::new(built.map_err(|bad| no_trust(&name, &bad))?)
             }

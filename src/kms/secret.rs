@@ -52,6 +52,25 @@ impl Secret {
     }
 }
 
+/// The bytes of a file with credentials of several parts, read off the async threads.
+///
+/// # Errors
+/// Unreachable: it cannot be read, or is over 64 KiB long. It may be mended any moment.
+pub async fn document(path: &Path) -> Result<Zeroizing<Vec<u8>>, KmsError> {
+    let failed = |what: &str| {
+        let what = format!("{}: {what}", path.display());
+        KmsError::new(Failure::Unreachable, what)
+    };
+    let at = path.to_owned();
+    let bytes = tokio::task::spawn_blocking(move || bytes(&at)).await;
+    let bytes = bytes.map_err(|_| failed("the reader was cut off"))?;
+    let bytes = bytes.map_err(|error| failed(&format!("cannot be read: {error}")))?;
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(failed("is over 64 KiB long"));
+    }
+    Ok(bytes)
+}
+
 fn from_file(path: &Path) -> Result<Zeroizing<String>, KmsError> {
     let shown = path.display();
     let failed = |what: &str| KmsError::new(Failure::Unreachable, format!("{shown}: {what}"));
@@ -62,11 +81,17 @@ fn from_file(path: &Path) -> Result<Zeroizing<String>, KmsError> {
     }
 }
 
-fn read(path: &Path) -> io::Result<Option<Zeroizing<String>>> {
+/// One byte more than may be, if there is one.
+fn bytes(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX + 1));
     File::open(path)?
         .take(FILE_BYTES_MAX as u64 + 1)
         .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn read(path: &Path) -> io::Result<Option<Zeroizing<String>>> {
+    let bytes = bytes(path)?;
     let secret = bytes.trim_ascii();
     let fits = !secret.is_empty()
         && bytes.len() <= FILE_BYTES_MAX

@@ -1,5 +1,6 @@
 //! `kms`: which key managers there are, where each is, and where what it takes to be let in is kept. Never a secret itself.
 
+mod gcp;
 mod pkcs11;
 
 use super::edges::upstream_tls;
@@ -7,6 +8,7 @@ use super::written::{parse_url, path};
 use super::{Ca, Secret, TlsFiles, Unlock, Url};
 use crate::diagnostic::quoted;
 use crate::marked::{Fields, Findings, Marked, Node, not_built};
+pub use gcp::{Gcp, GcpLogin};
 pub use pkcs11::Pkcs11;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +36,8 @@ pub enum Provider {
     Transit(Box<Transit>),
     /// AWS KMS.
     Aws(Aws),
+    /// Google Cloud KMS.
+    Gcp(Gcp),
     /// The token of an HSM.
     Pkcs11(Pkcs11),
 }
@@ -45,6 +49,7 @@ impl Provider {
             Provider::Keyring(_) => "keyring",
             Provider::Transit(_) => "transit",
             Provider::Aws(_) => "aws",
+            Provider::Gcp(_) => "gcp",
             Provider::Pkcs11(_) => "pkcs11",
         }
     }
@@ -66,6 +71,7 @@ impl Provider {
                     && kek.bytes().next_back().is_some_and(word)
             }
             Provider::Aws(_) => is_key_arn(kek),
+            Provider::Gcp(_) => gcp::is_key(kek),
             Provider::Pkcs11(_) => pkcs11::is_label(kek),
         };
         let what = match self {
@@ -75,6 +81,9 @@ impl Provider {
             Provider::Transit(_) => "no name of a key of transit: letters, digits, `.`, `_`, `-`",
             Provider::Aws(_) => {
                 "no ARN of an AWS KMS key: arn:aws:kms:REGION:ACCOUNT:key/ID (an alias may be pointed elsewhere, and is refused)"
+            }
+            Provider::Gcp(_) => {
+                "no name of a Google Cloud KMS key: projects/PROJECT/locations/LOCATION/keyRings/RING/cryptoKeys/KEY, without a version"
             }
             Provider::Pkcs11(_) => {
                 "no label of a key: at most 256 bytes, no control characters, no space at its ends"
@@ -205,6 +214,10 @@ pub(super) fn kms(
         "aws" if cfg!(feature = "aws") => {
             let aws = aws(fields, base, findings);
             aws.map(|aws| ProviderWords::Other(Provider::Aws(aws)))
+        }
+        "gcp" => {
+            let gcp = gcp::gcp(fields, base, findings);
+            gcp.map(|gcp| ProviderWords::Other(Provider::Gcp(gcp)))
         }
         "pkcs11" if cfg!(feature = "pkcs11") => {
             let pkcs11 = pkcs11::pkcs11(fields, base, findings);

@@ -28,6 +28,9 @@ async fn every_answer_has_its_class() {
                 "Rate exceeded",
                 "message authentication",
                 "handler",
+                "Permission",
+                "Quota",
+                "verify that",
             ] {
                 assert!(!error.detail.contains(said), "{error}");
             }

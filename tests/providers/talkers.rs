@@ -49,6 +49,7 @@ pub fn talkers(url: &str) -> Vec<Talker> {
         transit(url),
         #[cfg(feature = "aws")]
         aws(url),
+        gcp(url),
     ]
 }
 
@@ -98,6 +99,60 @@ fn transit(url: &str) -> Talker {
             say(500, "internal error", Unreachable),
             say(502, "x", Unreachable),
             say(503, "Vault is sealed", Unreachable),
+        ],
+    }
+}
+
+fn gcp(url: &str) -> Talker {
+    use super::gcp::{KEK, answered, gcp_at, metadata, of_state, refused};
+    let login = fieldveil::kms::gcp::Login::Metadata(url.to_owned());
+    let bad = "INVALID_ARGUMENT";
+    let say = |status, word: &str, message: &str, failure| {
+        (status, refused(status, word, message), failure)
+    };
+    let state = |word, failure| (400, of_state(word), failure);
+    let violation = r#"{"error":{"status":"FAILED_PRECONDITION","details":[{"@type":"x","a":1},{"violations":[{"type":"KEY_DISABLED"}]}]}}"#;
+    Talker {
+        name: "gcp",
+        kms: Arc::new(gcp_at(url, login, Duration::from_secs(3600))),
+        kek: KEK,
+        blob: vec![9; 100],
+        well: |asked| match asked.line.starts_with("GET") {
+            true => metadata("t"),
+            false if asked.line.ends_with(":decrypt") => answered(asked, &DEK),
+            false => answered(asked, &[9; 100]),
+        },
+        is_call: |asked| asked.line.starts_with("POST"),
+        answers: vec![
+            say(401, "UNAUTHENTICATED", "x", Denied),
+            say(403, "PERMISSION_DENIED", "Permission denied", Denied),
+            (403, String::new(), Denied),
+            state("DISABLED", Disabled),
+            state("PENDING_IMPORT", Disabled),
+            (400, violation.to_owned(), Disabled),
+            state("DESTROYED", Destroyed),
+            state("DESTROY_SCHEDULED", Destroyed),
+            state("PENDING_GENERATION", Unreachable),
+            say(400, "FAILED_PRECONDITION", "x", Unreachable),
+            say(404, "NOT_FOUND", "CryptoKey x not found.", NotFound),
+            say(400, bad, "Decryption failed: verify that 'name'", Malformed),
+            say(400, bad, "x", Malformed),
+            (400, "x".to_owned(), Malformed),
+            say(
+                400,
+                bad,
+                "The checksum in field ciphertext_crc32c did not match the data in field ciphertext.",
+                Unreachable,
+            ),
+            say(418, "x", "x", Malformed),
+            say(307, "x", "x", Unreachable),
+            say(408, "x", "x", Unreachable),
+            say(409, "ABORTED", "x", Unreachable),
+            say(429, "RESOURCE_EXHAUSTED", "Quota exceeded", Unreachable),
+            say(499, "CANCELLED", "x", Unreachable),
+            say(500, "INTERNAL", "x", Unreachable),
+            say(503, "UNAVAILABLE", "x", Unreachable),
+            say(504, "DEADLINE_EXCEEDED", "x", Unreachable),
         ],
     }
 }
