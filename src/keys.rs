@@ -32,7 +32,7 @@ use crate::store;
 use asking::Open;
 use calls::Calls;
 use counting::{Counters, count};
-pub use counting::{KeyState, Snapshot};
+pub use counting::{KeyState, KmsState, Snapshot};
 pub use lease::Terms;
 use opening::Openings;
 use sealing::Rotors;

@@ -30,6 +30,11 @@ impl Breaker {
         (!left.is_zero()).then_some(left)
     }
 
+    /// Whether no call is made but those that find out whether it is back.
+    pub fn is_open_at(&self, now: Instant) -> bool {
+        self.rounds >= ROUNDS_FREE || self.wait_at(now).is_some()
+    }
+
     /// Whether to call. After a pause one call goes ahead and the others wait for what it brings.
     pub fn admit_at(&mut self, now: Instant) -> Result<(), Duration> {
         if let Some(left) = self.wait_at(now) {
@@ -170,6 +175,7 @@ mod tests {
         }
         assert_eq!(breaker.admit_at(now), Err(OPEN_LEAST));
         now += OPEN_LEAST;
+        assert!(breaker.is_open_at(now), "also for the probe");
         assert_eq!(breaker.admit_at(now), Ok(()), "the probe");
         assert_eq!(breaker.admit_at(now), Err(PROBE_EVERY), "no other");
         now += PROBE_EVERY;
@@ -181,6 +187,7 @@ mod tests {
         }
         assert_eq!(breaker.wait_at(now), Some(OPEN_MOST));
         breaker.reached();
+        assert!(!breaker.is_open_at(now));
         assert_eq!(breaker.admit_at(now), Ok(()));
         assert_eq!(breaker.admit_at(now), Ok(()));
     }

@@ -6,6 +6,7 @@ use super::{Binding, Observe};
 use crate::dek::Scope;
 use crate::kms::{Answer, Failure, Kms, KmsError, Random, Unwrapped};
 use crate::token::{KekId, kek_id};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -15,6 +16,7 @@ pub struct Line {
     kms: Arc<dyn Kms>,
     turnstile: Arc<Turnstile>,
     health: Mutex<Health>,
+    withheld: AtomicU64,
 }
 
 #[derive(Default)]
@@ -31,6 +33,7 @@ impl Line {
             kms,
             turnstile: Turnstile::new(calls_max),
             health: Mutex::default(),
+            withheld: AtomicU64::new(0),
         }
     }
 
@@ -46,6 +49,16 @@ impl Line {
     /// What the settings call it.
     pub fn name(&self) -> &str {
         self.kms.name()
+    }
+
+    /// Whether it was not reached of late, and is left alone but for calls that find out whether it is back.
+    pub fn is_left_alone_at(&self, now: Instant) -> bool {
+        self.health().breaker.is_open_at(now)
+    }
+
+    /// Calls that were not made because of that.
+    pub fn withheld(&self) -> u64 {
+        self.withheld.load(Relaxed)
     }
 
     /// How long no call will be made, because the last ones reached nobody. None: one may be.
@@ -179,6 +192,7 @@ impl Calls {
             attempts += 1;
             let sent = Instant::now();
             if let Err(left) = line.health().breaker.admit_at(sent) {
+                line.withheld.fetch_add(1, Relaxed);
                 return Err(Unanswered::Failed(KmsError {
                     retry_after: Some(left),
                     ..KmsError::new(

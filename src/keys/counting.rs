@@ -1,6 +1,7 @@
 //! How the room stands, in numbers: for metrics, the admin API and tests.
 
 use super::Room;
+use super::calls::Line;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -49,6 +50,19 @@ pub struct Snapshot {
     pub opening_survives: Option<Duration>,
     /// Whether all key memory is locked, undumpable and wiped on fork.
     pub memory_locked: bool,
+    /// The KMSs of all keys, by name.
+    pub kms: Vec<KmsState>,
+}
+
+/// How one KMS was reached of late.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KmsState {
+    /// As the settings call it.
+    pub name: String,
+    /// The last calls reached nobody: no further ones are made but those that find out whether it is back.
+    pub left_alone: bool,
+    /// Calls that were not made because of that, since the start.
+    pub withheld: u64,
 }
 
 /// How one key stands, in numbers.
@@ -111,11 +125,28 @@ impl Room {
         states
     }
 
+    fn kms_states_at(&self, now: Instant) -> Vec<KmsState> {
+        let keks = self.keys.values().flat_map(|key| &key.keks);
+        let mut lines: Vec<_> = keks.map(|kek| &kek.line).collect();
+        lines.sort_unstable_by(|a, b| {
+            let (a, b) = [a, b].map(|line| (line.name(), Arc::as_ptr(line))).into();
+            a.cmp(&b)
+        });
+        lines.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        let state = |line: &Arc<Line>| KmsState {
+            name: line.name().to_owned(),
+            left_alone: line.is_left_alone_at(now),
+            withheld: line.withheld(),
+        };
+        lines.into_iter().map(state).collect()
+    }
+
     pub(super) fn snapshot_at(&self, now: Instant) -> Snapshot {
         let counters = &self.counters;
-        let rotors = self.rotors.all();
+        let rotors = self.all_rotors();
         let (opening_deks, opening_survives) = self.openings.survey_at(now, None);
         Snapshot {
+            kms: self.kms_states_at(now),
             sealing_hits: counters.sealing_hits.load(Relaxed),
             sealing_misses: counters.sealing_misses.load(Relaxed),
             opening_hits: counters.opening_hits.load(Relaxed),

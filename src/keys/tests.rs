@@ -400,6 +400,12 @@ async fn an_outage_fails_fast_and_makes_few_calls() {
     assert_eq!(error.failure, Failure::Kms(Kind::Unreachable));
     assert!(error.retry_after.unwrap() <= 5 * SECOND);
     assert_eq!(fake.calls().len(), calls);
+    let state = |left_alone, withheld| KmsState {
+        name: "fake".into(),
+        left_alone,
+        withheld,
+    };
+    assert_eq!(keys.snapshot().kms, [state(true, 1)]);
     assert_eq!(
         fake.in_flight().0,
         0,
@@ -408,6 +414,7 @@ async fn an_outage_fails_fast_and_makes_few_calls() {
     fake.recover();
     advance(5 * SECOND).await;
     assert!(seal_one(&keys).await.is_ok());
+    assert_eq!(keys.snapshot().kms, [state(false, 1)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,12 +1,13 @@
 //! What others know at any moment, asked when somebody reads the metrics.
 
 use super::table::{
-    CERTIFICATES_REFUSED, CONNECTIONS, DATA_KEYS, HITS, IN_FLIGHT, INCOMPLETE, LINES_DROPPED,
-    MEMORY_LOCKED, MINTED, MISSES, NEWCOMERS_REFUSED, NOT_RENEWED, POLICY, POLICY_LOADED,
-    POLICY_RELOADS, PURGED, READY, REFUSED_RECORDS, RENEWED, SURVIVAL, UNSTORED,
+    CERTIFICATES_REFUSED, CONNECTIONS, DATA_KEYS, HITS, IN_FLIGHT, INCOMPLETE, KMS_LEFT_ALONE,
+    KMS_WITHHELD, LINES_DROPPED, MEMORY_LOCKED, MINTED, MISSES, NEWCOMERS_REFUSED, NOT_RENEWED,
+    POLICY, POLICY_LOADED, POLICY_RELOADS, PURGED, READY, REFUSED_RECORDS, RENEWED, SURVIVAL,
+    UNSTORED,
 };
 use super::{Kind, Row};
-use crate::keys::Keys;
+use crate::keys::{Keys, KmsState};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -152,6 +153,18 @@ impl Collector for Living {
             .into_iter()
             .filter_map(|(of, left)| Some((of, left?.as_secs_f64())));
         family(encoder, &SURVIVAL, survives)?;
+        let alone = |one: &KmsState| f64::from(u8::from(one.left_alone));
+        let kms = now.kms.iter();
+        family(
+            encoder,
+            &KMS_LEFT_ALONE,
+            kms.clone().map(|one| (&*one.name, alone(one))),
+        )?;
+        family(
+            encoder,
+            &KMS_WITHHELD,
+            kms.map(|one| (&*one.name, one.withheld as f64)),
+        )?;
         let reasons = [
             ("foreign", now.foreign as f64),
             ("over-budget", now.over_budget as f64),

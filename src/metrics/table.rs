@@ -114,6 +114,10 @@ rows! {
         "Calls to a KMS: `wrap` or `unwrap`; `ok` or the kind of failure"
     KMS_DURATION Histogram "fieldveil_kms_call_duration_seconds" ["kms", "verb"]
         "How long they took"
+    KMS_LEFT_ALONE Gauge "fieldveil_kms_left_alone" ["kms"]
+        "1: the last calls to this KMS reached nobody, and no further ones are made but about one a second that finds out whether it is back"
+    KMS_WITHHELD Counter "fieldveil_kms_calls_withheld_total" ["kms"]
+        "Calls that were not made because of that"
     STORE_CALLS Counter "fieldveil_store_calls_total" ["store", "verb", "outcome"]
         "Calls to the store: `get`, `put` or `latest`; `ok` or the kind of failure"
     STORE_DURATION Histogram "fieldveil_store_call_duration_seconds" ["store", "verb"]
@@ -168,6 +172,7 @@ pub fn page() -> String {
          | Are requests refused, and why? | `sum by (outcome) (rate(fieldveil_requests_total{outcome!=\"answered\"}[5m]))` |\n\
          | What does the agent cost? | `histogram_quantile(0.99, sum by (le) (rate(fieldveil_request_added_seconds_bucket[5m])))` |\n\
          | How long can it do without the KMS? | `min(fieldveil_outage_survival_seconds) < 300` |\n\
+         | Is a KMS away? | `max by (kms) (fieldveil_kms_left_alone) > 0` |\n\
          | Was a new policy refused? | `increase(fieldveil_policy_reloads_total{outcome=\"refused\"}[10m]) > 0` |\n\
          | Do all agents enforce the same policy? | `count(count by (version) (fieldveil_policy_info)) > 1` |\n\
          | Is a key withdrawn? | `increase(fieldveil_data_keys_revoked_total[5m]) > 0` |\n",

@@ -150,6 +150,8 @@ async fn what_happened_is_counted() {
         r#"fieldveil_tokens_nulled_total{route="people"} 18"#,
         r#"fieldveil_unread_bodies_total{route="people",reason="coding"} 1"#,
         r#"fieldveil_kms_calls_total{kms="fake",verb="wrap",outcome="ok"} 1"#,
+        r#"fieldveil_kms_left_alone{kms="fake"} 0.0"#,
+        r#"fieldveil_kms_calls_withheld_total{kms="fake"} 0"#,
         r#"fieldveil_kms_call_duration_seconds_count{kms="fake",verb="wrap"} 1"#,
         r#"fieldveil_data_keys_revoked_total{key="k",reason="denied"} 1"#,
         r#"fieldveil_store_calls_total{store="embedded",verb="get",outcome="ok"} 1"#,

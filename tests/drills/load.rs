@@ -123,6 +123,17 @@ impl Drop for Load {
     }
 }
 
+/// Requests of both kinds are among these, and each ended like this.
+#[track_caller]
+pub fn nothing_but(outcomes: &[Outcome], [sealing, opening]: [What; 2]) {
+    for (kind, expected) in [(Kind::Seal, sealing), (Kind::Open, opening)] {
+        let of_kind = outcomes.iter().filter(|one| one.kind == kind);
+        assert!(of_kind.clone().count() > 0, "no {kind:?}");
+        let other = of_kind.clone().find(|one| one.what != expected);
+        assert!(other.is_none(), "{other:?}");
+    }
+}
+
 fn ask_on(
     agent: SocketAddr,
     client: usize,

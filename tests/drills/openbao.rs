@@ -1,7 +1,7 @@
 //! One KMS, an OpenBao: stopped under load, withdrawn, sealed.
 
 use crate::bao::{Bao, NO_POLICY, POLICY};
-use crate::load::{Documents, Kind, Load, What, document};
+use crate::load::{Documents, Load, What, document, nothing_but};
 use crate::site::{Agent, Site, number, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -81,18 +81,53 @@ async fn openbao_withdraws_the_right() {
     let withdrawn = Instant::now();
     sleep(lease + Duration::from_secs(2)).await;
     let after = load.since(withdrawn + lease);
-    for (kind, expected) in [
-        (Kind::Seal, What::Refused(503, "keys-denied".to_owned())),
-        (Kind::Open, What::LeftSealed),
-    ] {
-        let of_kind: Vec<_> = after.iter().filter(|one| one.kind == kind).collect();
-        assert!(!of_kind.is_empty(), "{kind:?}");
-        let other = of_kind.iter().find(|one| one.what != expected);
-        assert!(other.is_none(), "{other:?}");
-    }
+    let denied = What::Refused(503, "keys-denied".to_owned());
+    nothing_but(&after, [denied, What::LeftSealed]);
     assert!(agent.metric("fieldveil_data_keys_revoked_total", &["denied"]) >= 1.0);
     assert_eq!(agent.metric("fieldveil_data_keys", &[]), 0.0);
     bao.policy(POLICY).await;
+    load.wait_until_right();
+    assert_eq!(site.upstream.in_clear(), 0);
+}
+
+/// OpenBao is unsealed, and has taken its seat.
+async fn unseal(bao: &Bao) {
+    bao.put("sys/unseal", json!({"key": bao.unseal_key})).await;
+    while bao.ask("GET", "transit/keys/cards", Value::Null).await.0 != 200 {
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// What is purged by hand is gone at once: without the KMS there is nothing to seal or open with.
+#[tokio::test(flavor = "multi_thread")]
+async fn purged_by_hand_while_openbao_is_sealed() {
+    let bao = Bao::start().await;
+    let site = Site::new();
+    let cards = format!("{CARDS}, lease: 1m, grace: 1h");
+    let (agent, documents) = begun(&bao, &site, &cards).await;
+    let load = Load::start(agent.out, &documents);
+    load.wait_until_right();
+    let status = site.keys(&agent, &["status"]);
+    let cards = &status["keys"][0];
+    let held = [&cards["seal"]["data_keys"], &cards["open"]["data_keys"]];
+    // Of no tenant there is one, too: the agent asks for it when it starts.
+    assert_eq!(held, [&2, &1], "{status}");
+    bao.put("sys/seal", json!({})).await;
+    let sealed = Instant::now();
+    sleep(Duration::from_secs(1)).await;
+    load.all_right_since(sealed);
+    let purged = site.keys(&agent, &["purge", "cards"]);
+    assert_eq!(purged["purged"], 3);
+    let purged = Instant::now();
+    sleep(Duration::from_secs(1)).await;
+    nothing_but(
+        &load.since(purged),
+        [
+            What::Refused(503, "keys-unreachable".to_owned()),
+            What::LeftSealed,
+        ],
+    );
+    unseal(&bao).await;
     load.wait_until_right();
     assert_eq!(site.upstream.in_clear(), 0);
 }
@@ -121,13 +156,15 @@ async fn openbao_sealed_and_unsealed() {
             refused += 1;
             sleep(Duration::from_millis(20)).await;
         }
-        bao.put("sys/unseal", json!({"key": bao.unseal_key})).await;
-        while bao.ask("GET", "transit/keys/cards", Value::Null).await.0 != 200 {
-            sleep(Duration::from_millis(10)).await;
-        }
+        let alone = || agent.metric("fieldveil_kms_left_alone", &["vault"]);
+        let withheld = agent.metric("fieldveil_kms_calls_withheld_total", &["vault"]);
+        assert_eq!(alone(), 1.0);
+        assert!(withheld > 10.0, "{withheld}");
+        unseal(&bao).await;
         let back = Instant::now();
         wait_for("its return", || new().status == 200);
         recoveries.push(back.elapsed());
+        assert_eq!(alone(), 0.0);
         let (calls, seconds) = (agent.calls(&[]) - before, sealed.elapsed().as_secs_f64());
         assert!(calls <= 20.0 + 4.0 * seconds, "{calls} in {seconds}");
         assert!(refused > 30, "{refused}: nobody asked");

@@ -143,10 +143,12 @@ impl Site {
     fn with_policy(policy: &str) -> Site {
         let place = Place::new();
         place.write("policies/drill.yaml", policy);
-        Site {
+        let site = Site {
             place,
             upstream: Upstream::start(),
-        }
+        };
+        site.private("admin.token", "0123456789abcdef0123456789abcdef");
+        site
     }
 
     /// A settings file with these KMSs, keys and further lines.
@@ -158,6 +160,7 @@ policy: {{dir: policies}}
 listeners: [{{name: out, bind: 127.0.0.1:0, upstream: api}}]
 upstreams: {{api: {{url: http://{upstream}}}}}
 probes: {{bind: 127.0.0.1:0}}
+admin: {{bind: 127.0.0.1:0, token_file: admin.token}}
 log: {{format: json, level: info}}
 limits: {{new_tenants: 100000}}
 kms:
@@ -200,11 +203,25 @@ keys: {{cards: {{{cards}}}}}
         run.env("AWS_SECRET_ACCESS_KEY", "secret");
         let mut program = Program::start(&mut run);
         let (out, probes) = (program.address("out"), program.address("probes"));
+        let admin = program.address("admin");
         Agent {
             program,
             out,
             probes,
+            admin,
         }
+    }
+
+    /// `fieldveil keys VERB` at this agent, which must go well.
+    #[track_caller]
+    pub fn keys(&self, agent: &Agent, words: &[&str]) -> Value {
+        let mut command = command(["--output", "json", "keys"]);
+        command.args(words).arg("--token-file");
+        command.arg(self.place.path("admin.token"));
+        command.arg("--admin").arg(agent.admin.to_string());
+        let (exit, out, err) = done(&mut command);
+        assert_eq!(exit, 0, "{out}{err}");
+        serde_json::from_str(&out).expect("JSON")
     }
 
     /// `fieldveil store VERB`, which must go well.
@@ -225,6 +242,7 @@ pub struct Agent {
     pub program: Program,
     pub out: SocketAddr,
     probes: SocketAddr,
+    admin: SocketAddr,
 }
 
 impl Agent {

@@ -2,7 +2,7 @@
 
 use crate::bao::{Bao, NO_POLICY, POLICY};
 use crate::emulator::Emulator;
-use crate::load::{Documents, Kind, Load, What, document};
+use crate::load::{Documents, Load, What, document, nothing_but};
 use crate::site::{Agent, Site};
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -70,15 +70,8 @@ async fn denied_at_both(bao: &Bao, localstack: &Emulator, arn: &str, load: &Load
     let withdrawn = Instant::now();
     sleep(LEASE * 2).await;
     let after = load.since(withdrawn + LEASE);
-    for (kind, expected) in [
-        (Kind::Seal, What::Refused(503, "keys-denied".to_owned())),
-        (Kind::Open, What::LeftSealed),
-    ] {
-        let of_kind: Vec<_> = after.iter().filter(|one| one.kind == kind).collect();
-        assert!(!of_kind.is_empty(), "{kind:?}");
-        let other = of_kind.iter().find(|one| one.what != expected);
-        assert!(other.is_none(), "{other:?}");
-    }
+    let denied = What::Refused(503, "keys-denied".to_owned());
+    nothing_but(&after, [denied, What::LeftSealed]);
     bao.policy(POLICY).await;
     localstack.boto3(&format!("kms.enable_key(KeyId='{arn}')"));
     load.wait_until_right();

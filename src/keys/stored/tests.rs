@@ -268,6 +268,9 @@ async fn a_deterministic_scope_has_one_dek_for_all() {
     }
     assert!(kids.iter().all(|kid| *kid == kids[0]));
     assert_eq!(store.entries().len(), 1);
+    let snapshot = agents[0].snapshot();
+    assert_eq!(snapshot.sealing_deks, 1);
+    assert!(snapshot.sealing_survives.is_some());
     // Nor does it rotate, with age or with its agents.
     walk(rotate + MINUTE).await;
     assert_eq!(alike(&agents[0]).await.unwrap().dek.kid(), kids[0]);
