@@ -517,5 +517,6 @@ fn listening(
         clients: tls.and_then(|(_, clients)| clients.clone()),
         http2: listener.http2,
         streams: limits.streams,
+        forward: None,
     }
 }

@@ -163,6 +163,42 @@ pub struct Entry {
 pub trait Observe: Send + Sync {
     /// Called when the access is over, before its answer is released.
     fn observe(&self, entry: &Entry);
+    /// Called when a tunnel has ended, or what was to become of it is known.
+    fn passed(&self, _: &Passed) {}
+}
+
+/// What became of a connection behind a CONNECT, or of one that was redirected here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// Of the access that opened it; a redirected connection has none.
+    pub id: Option<RequestId>,
+    /// The listener's name in the settings.
+    pub listener: Arc<str>,
+    /// `tunnelled` (bytes went either way, unseen), `intercepted` (requests within it are accesses of their own), or why it was given up: a word of
+    /// this program.
+    pub outcome: &'static str,
+    /// Bytes from the client; of a tunnel alone.
+    pub sent_bytes: u64,
+    /// Bytes to the client; of a tunnel alone.
+    pub received_bytes: u64,
+    /// How long it was open.
+    pub open: Duration,
+}
+
+impl Passed {
+    /// One line in the log.
+    pub fn log(&self) {
+        tracing::info!(
+            target: "fieldveil::access",
+            request_id = self.id.map(tracing::field::display),
+            listener = &*self.listener,
+            outcome = self.outcome,
+            sent_bytes = self.sent_bytes,
+            received_bytes = self.received_bytes,
+            open_ms = u64::try_from(self.open.as_millis()).unwrap_or(u64::MAX),
+            "connection"
+        );
+    }
 }
 
 /// Observes nothing.

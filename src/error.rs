@@ -4,7 +4,9 @@
 //! Two texts, never mixed: the client reads the fixed `title` and `hint` of the [table](TABLE), the log gets the
 //! error's `note`. Neither ever holds a value, key, body, path or query of a request.
 
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, PROXY_AUTHENTICATE, RETRY_AFTER,
+};
 use http::{Response, StatusCode};
 use std::borrow::Cow;
 use std::fmt;
@@ -131,6 +133,20 @@ codes! {
         "Name only hop-by-hop fields in Connection (RFC 9110 section 7.6.1)."
     HostUnknown "host-unknown" 421 Client "No upstream of this listener is for the request's host"
         "Send the Host of a service that the listener's `upstreams` name."
+    ProxyForm "proxy-form" 400 Client "This is a forward proxy, and the request's target names no host"
+        "Set HTTP_PROXY and HTTPS_PROXY to this address, and send requests for the service itself; a base URL is for a reverse listener."
+    ProxyCredentials "proxy-credentials" 407 Client "The proxy wants credentials, and these are none of its"
+        "Send Proxy-Authorization, as clients do that find a user and password in HTTP_PROXY or HTTPS_PROXY."
+    Misdirected "misdirected" 421 Client "The request is for another host than its connection"
+        "Send requests for the host that the connection was opened to, or open another connection."
+    EarlyData "early-data" 400 Client "Bytes came behind a CONNECT before it was answered"
+        "Wait for the answer to CONNECT (RFC 9110 section 9.3.6)."
+    NotTls "not-tls" 400 Client "Something else than TLS came on a connection whose traffic a policy covers"
+        "Speak TLS behind CONNECT; send requests without TLS to the proxy itself, with an absolute http URL as target."
+    Uncovered "uncovered" 403 Policy "No policy names this host, and the listener refuses such hosts"
+        "Ask the operator: a route with this host, or `uncovered: tunnel`."
+    NotVouched "not-vouched" 403 Policy "A policy names this host, and the agent's CA may not vouch for it"
+        "Ask the operator: add the host to `ca: {names: ...}`, and make and distribute the CA anew."
     Loop "loop" 508 Client "The request has passed this agent before"
         "Point the upstream at the service, not at an agent."
     Busy "busy" 503 Internal "The agent has as many requests in flight as it may have"
@@ -210,7 +226,7 @@ codes! {
 
     // The upstream.
     UpstreamForbidden "upstream-forbidden" 502 Upstream "The upstream's address is one that the agent never connects to"
-        "Ask the operator: link-local, metadata and the agent's own addresses are refused."
+        "Ask the operator: link-local, metadata and the agent's own addresses are refused, loopback ones unless `loopback_upstreams` allows them."
     UpstreamRedirect "upstream-redirect" 502 Upstream "The upstream sends the client to another service, body and all, past the policy"
         "Ask the operator: give that service a listener of its own, and let the application send there."
     UpstreamUnresolved "upstream-unresolved" 502 Upstream "The upstream's name does not resolve"
@@ -332,6 +348,12 @@ impl Error {
             headers.insert(
                 ALLOW,
                 HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+            );
+        }
+        if self.code == Code::ProxyCredentials {
+            headers.insert(
+                PROXY_AUTHENTICATE,
+                HeaderValue::from_static("Basic realm=\"fieldveil\""),
             );
         }
         if self.close {

@@ -44,6 +44,7 @@ pub mod settings;
 
 // The edges: where connections and operators come in.
 pub mod admin;
+pub mod intercept;
 pub mod listener;
 
 // The road.

@@ -8,14 +8,17 @@ mod bell;
 mod connection;
 pub mod door;
 pub mod fields;
+mod forward;
 mod http1;
 mod http2;
 mod pulse;
 pub mod sluice;
 mod stream;
+mod tunnel;
 mod version;
 mod wire;
 
+pub use forward::{BadCredentials, Credentials, Forward};
 pub use stream::{Socket, SocketFile};
 pub use wire::Patience;
 
@@ -59,6 +62,8 @@ pub struct Settings {
     pub http2: bool,
     /// Requests at once on one connection of HTTP/2.
     pub streams: u32,
+    /// It is a forward proxy: requests name their targets, and CONNECT is taken.
+    pub forward: Option<Forward>,
 }
 
 impl Default for Settings {
@@ -71,6 +76,7 @@ impl Default for Settings {
             clients: None,
             http2: true,
             streams: 128,
+            forward: None,
         }
     }
 }
@@ -127,6 +133,7 @@ impl Listener {
             tls,
             http2: settings.http2,
             streams: settings.streams,
+            forward: settings.forward,
         };
         Ok(Listener {
             socket: socket.into(),

@@ -6,6 +6,7 @@
 //!
 //! It never looks into a body that no route takes, and never retries what was begun.
 
+mod connect;
 mod directions;
 pub(crate) mod headers;
 mod keys;
@@ -13,6 +14,7 @@ pub(crate) mod letter;
 pub(crate) mod refusal;
 pub(crate) mod route;
 
+pub use connect::{Passage, Through};
 pub use keys::KeySource;
 
 use crate::audit::{Observe, RESULT, Record, Side};
@@ -23,13 +25,14 @@ use crate::entropy;
 use crate::error::{Code, Error};
 use crate::policy::{Peer, Policies};
 use crate::transform::{Heads, Message, Spot, Tally, plan_message};
-use crate::upstream::Upstreams;
+use crate::upstream::{Upstream, Upstreams};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use refusal::Failure;
 use route::Way;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -83,6 +86,8 @@ pub trait Exchange {
     fn peer_uid(&self) -> Option<u32>;
     /// The name in its certificate, where the client showed one that was verified.
     fn peer_name(&self) -> Option<&str>;
+    /// Where its connection leads, whatever the requests on it say: made for it alone.
+    fn leads_to(&self) -> Option<&Upstream<Body>>;
 }
 
 /// What holds for a request from its head to its answer; exchanged whole.
@@ -103,6 +108,8 @@ pub struct Proxy {
     room: Room,
     /// Our entry in Via, by which a loop is seen.
     pseudonym: headers::Pseudonym,
+    /// Hosts that no policy names are refused.
+    covered_only: bool,
 }
 
 impl Proxy {
@@ -124,7 +131,15 @@ impl Proxy {
             room: Room::new(limits.held_total),
             in_flight: Arc::new(Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS))),
             pseudonym: headers::Pseudonym::new(),
+            covered_only: false,
         }
+    }
+
+    /// Refuses whatever is for a host that no policy names.
+    #[must_use]
+    pub fn covered_only(mut self) -> Proxy {
+        self.covered_only = true;
+        self
     }
 
     /// From now on, these policies, and whoever is told of accesses under them. Requests that have begun end under
@@ -153,7 +168,7 @@ impl Proxy {
         record.policy(policies.version());
         let version = request.version();
         let carried = match exchange.refusal() {
-            Some(code) => Err(Error::from(code).closing()),
+            Some(code) => Err(refused(code, request.body().is_end_stream())),
             None => self.carry(request, policies, exchange, &mut record).await,
         };
         let mut answer = match carried {
@@ -206,7 +221,16 @@ impl Proxy {
             headers::join_cookies(&mut head.headers);
         }
         headers::arrive(&head.method, &mut head.headers, &self.pseudonym).map_err(early)?;
-        let upstream = self.upstreams.of(&head).map_err(early)?;
+        let upstream = match exchange.leads_to() {
+            Some(upstream) if !upstream.is_for(&head) => {
+                return Err(early(Code::Misdirected.into()));
+            }
+            Some(upstream) => Cow::Borrowed(upstream),
+            None => self.upstreams.of(&head).map_err(early)?,
+        };
+        if self.covered_only && !policies.names(upstream.authority()) {
+            return Err(early(Code::Uncovered.into()));
+        }
         let peer = Peer {
             uid: exchange.peer_uid(),
             name: exchange.peer_name(),
@@ -252,13 +276,20 @@ impl Proxy {
         }
         head.version = Version::HTTP_11;
         headers::back(&mut head.headers);
-        let led_away = headers::redirection(
-            &mut head.headers,
-            head.status,
-            &method,
-            upstream.authority(),
-        );
-        let elsewhere = headers::leads_elsewhere(&head.headers, head.status);
+        let (led_away, elsewhere) = match self.is_everywhere(exchange) {
+            true => headers::led_past(&head.headers, head.status, &method, |host| {
+                policies.names(host)
+            }),
+            false => (
+                headers::redirection(
+                    &mut head.headers,
+                    head.status,
+                    &method,
+                    upstream.authority(),
+                ),
+                headers::leads_elsewhere(&head.headers, head.status),
+            ),
+        };
         if let Some(way) = &way
             && (led_away && sent_some && way.route.request.seals()
                 || elsewhere && way.route.request.seals_named(Spot::Header))
@@ -273,6 +304,11 @@ impl Proxy {
             _ => Body::stream(body),
         };
         Ok(Response::from_parts(head, body.with(permit)))
+    }
+
+    /// Requests for other hosts come this way, too: a redirection need not keep a client here.
+    fn is_everywhere(&self, exchange: &impl Exchange) -> bool {
+        exchange.leads_to().is_some() || self.upstreams.targets().is_some()
     }
 
     /// Plan, fetch, apply. `None`: nothing is replaced.
@@ -300,6 +336,14 @@ impl Proxy {
         let replaced = out != body;
         held::shrink(room, body.len().max(out.len()));
         Ok((replaced.then(|| out.into()), heads, tally))
+    }
+}
+
+/// What to answer to a head that is refused. Who lacks credentials alone may go on, with them.
+fn refused(code: Code, whole: bool) -> Error {
+    match code {
+        Code::ProxyCredentials if whole => code.into(),
+        _ => Error::from(code).closing(),
     }
 }
 

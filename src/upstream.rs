@@ -6,17 +6,23 @@
 
 mod addresses;
 mod connect;
+mod dial;
 mod hosts;
+mod target;
+mod targets;
 mod tls;
 
 pub use crate::tls::Roots;
 pub use addresses::OwnAddresses;
 pub use hosts::Upstreams;
+pub use target::Target;
+pub use targets::Targets;
 
 use crate::error::{Code, Error};
 use crate::tls::Identity;
 use bytes::Bytes;
-use connect::{ConnectError, Connector};
+use connect::{ConnectError, Connector, Ready};
+use dial::Dialer;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri};
 use hyper::body::{Body, Incoming};
@@ -146,6 +152,8 @@ impl Progress {
 /// One upstream, for requests with bodies of type `B`.
 pub struct Upstream<B> {
     client: Client<Connector, B>,
+    /// What the client connects with.
+    connector: Connector,
     scheme: Scheme,
     authority: Authority,
     host: HeaderValue,
@@ -159,6 +167,7 @@ impl<B> Clone for Upstream<B> {
     fn clone(&self) -> Upstream<B> {
         Upstream {
             client: self.client.clone(),
+            connector: self.connector.clone(),
             scheme: self.scheme.clone(),
             authority: self.authority.clone(),
             host: self.host.clone(),
@@ -200,23 +209,39 @@ where
         ) {
             return Err(bad("the URL has a path"));
         }
-        let tls = if scheme == Scheme::HTTPS {
-            Some(tls::config(&settings)?)
-        } else {
-            None
+        let tls = match scheme == Scheme::HTTPS {
+            true => Some(Arc::new(tls::config(&settings)?)),
+            false => None,
         };
+        let dialer = Dialer {
+            connect: settings.connect,
+            loopback: settings.loopback,
+            own,
+            address: None,
+        };
+        Upstream::build(&settings, scheme, authority, tls, dialer)
+    }
+
+    /// Of settings that were checked.
+    fn build(
+        settings: &Settings,
+        scheme: Scheme,
+        authority: Authority,
+        tls: Option<Arc<rustls::ClientConfig>>,
+        dialer: Dialer,
+    ) -> Result<Upstream<B>, BadSettings> {
+        let bad = |what: &str| BadSettings(format!("upstream {authority}: {what}"));
         let host =
             HeaderValue::from_str(authority.as_str()).map_err(|_| bad("the host is malformed"))?;
         let multiplexed = Arc::new(AtomicBool::new(settings.speak == Speak::Http2));
         let connector = Connector {
             speak: settings.speak,
             multiplexed: multiplexed.clone(),
-            tls: tls.map(|config| TlsConnector::from(Arc::new(config))),
-            connect: settings.connect,
+            tls: tls.map(TlsConnector::from),
+            dialer,
             // Later than whoever waits for the answer is told.
             write: settings.response.saturating_mul(2),
-            loopback: settings.loopback,
-            own,
+            ready: Ready::default(),
         };
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -232,9 +257,10 @@ where
             // Only where the upstream turned from HTTP/2 to HTTP/1.1 since the last connection: see `is_multiplexed`.
             .set_host(true)
             .retry_canceled_requests(true)
-            .build(connector);
+            .build(connector.clone());
         Ok(Upstream {
             client,
+            connector,
             scheme,
             authority,
             host,
@@ -247,6 +273,33 @@ where
     pub fn authority(&self) -> &str {
         self.authority.as_str()
     }
+    /// Whether a request is for this upstream: what it names as its host, if anything, and as its scheme. A default port may be stated.
+    pub fn is_for(&self, head: &http::request::Parts) -> bool {
+        if head
+            .uri
+            .scheme()
+            .is_some_and(|scheme| *scheme != self.scheme)
+        {
+            return false;
+        }
+        let field = || {
+            head.headers
+                .get(http::header::HOST)
+                .map(HeaderValue::to_str)
+        };
+        let host = match head.uri.authority() {
+            Some(authority) => authority.as_str(),
+            None => match field() {
+                Some(Ok(host)) => host,
+                Some(Err(_)) => return false,
+                None => return true,
+            },
+        };
+        let tls = self.scheme == Scheme::HTTPS;
+        host.eq_ignore_ascii_case(self.authority.as_str())
+            || Target::parse(tls, host)
+                .is_some_and(|target| target.authority() == self.authority.as_str())
+    }
     /// The Host header that goes with it.
     pub fn host(&self) -> &HeaderValue {
         &self.host
@@ -256,6 +309,15 @@ where
     /// request, the pool alone knows.)
     pub fn is_multiplexed(&self) -> bool {
         self.multiplexed.load(Relaxed)
+    }
+
+    /// Connects now, to the end of the TLS handshake; the connection is for the first request, if that comes soon. So a client
+    /// can be told at once what stands in the way, and [`Upstream::is_multiplexed`] is known.
+    ///
+    /// # Errors
+    /// One of the `upstream-*` codes, or [`Code::Busy`].
+    pub async fn prepare(&self) -> Result<(), Error> {
+        self.connector.prepare(&self.uri(None)?).await
     }
 
     /// How long an answer's head may take, and then its body where it is held.

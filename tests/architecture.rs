@@ -13,7 +13,8 @@ const ROOMS: &[&str] = &[
     "rehearsal",
     "backfill", // roof
     "admin",
-    "listener", // edges
+    "listener",
+    "intercept", // edges
     "proxy",
     "body",
     "upstream",
@@ -72,6 +73,7 @@ const OWNED: &[(&str, &str)] = &[
     ("tokio_postgres", "store"),
     ("compression_codecs", "body"),
     ("reqwest::", "kms"),
+    ("rcgen::", "intercept"),
     ("aws_sdk_kms", "kms"),
     ("cryptoki", "kms"),
     ("crc32c::", "kms"),

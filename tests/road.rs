@@ -8,6 +8,8 @@ mod coded;
 mod edges;
 #[path = "road/floods.rs"]
 mod floods;
+#[path = "road/forward.rs"]
+mod forward;
 #[path = "road/frames.rs"]
 mod frames;
 #[path = "road/framing.rs"]

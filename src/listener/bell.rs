@@ -27,6 +27,11 @@ impl Bell {
         }
     }
 
+    /// Another one of the same signal, whether or not this one has rung.
+    pub(super) fn another(&self) -> Bell {
+        Bell::new(self.signal.clone())
+    }
+
     /// To be polled by one and the same task, and no more when it has rung.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.listed && matches!(self.signal.has_changed(), Ok(false)) {

@@ -2,12 +2,21 @@
 //! speaks, all within the time for the first head.
 
 use super::bell::Bell;
+use super::forward::Forward;
 use super::stream::{Client, Stream};
+use super::tunnel::Tunnel;
 use super::{Gauges, Open, Patience, http1, http2, version};
-use crate::proxy::Proxy;
+use crate::audit::{Passed, RequestId};
+use crate::body::Body;
+use crate::error::{Code, Error};
+use crate::intercept::{Authority, Ungreeted};
+use crate::proxy::{Passage, Proxy, Through};
 use crate::tls::H2;
+use crate::upstream::Upstream;
 use bytes::BytesMut;
+use std::io;
 use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
@@ -22,6 +31,8 @@ pub(super) struct Service {
     pub(super) http2: bool,
     /// Requests at once on one connection of HTTP/2.
     pub(super) streams: u32,
+    /// It is a forward proxy.
+    pub(super) forward: Option<Forward>,
 }
 
 impl Service {
@@ -48,14 +59,141 @@ impl Service {
             begun,
             born,
             client,
+            upstream: None,
         };
+        let behind = self.forward.as_ref().map(|_| drain.another());
+        let led = self.serve(beginning, http2, drain, &mut cut).await;
+        let (Some((stream, begun, passage)), Some(drain)) = (led, behind) else {
+            return;
+        };
+        // Seldom, and for long: no room for it in every connection's task.
+        Box::pin(self.go_through(stream, begun, passage, drain, cut)).await;
+    }
+
+    /// Serves requests until the connection's end, or until one of them leads elsewhere.
+    async fn serve(
+        self: &Arc<Self>,
+        connection: Beginning,
+        http2: bool,
+        drain: Bell,
+        cut: &mut Bell,
+    ) -> Option<(Stream, BytesMut, Passage)> {
         if http2 {
-            let mut streams = http2::Streams::new(&self);
-            cut.unless(Box::pin(streams.serve(beginning, drain))).await;
+            let mut streams = http2::Streams::new(self);
+            cut.unless(Box::pin(streams.serve(connection, drain))).await;
             streams.end().await;
-        } else {
-            cut.unless(http1::serve(&self, beginning, drain)).await;
+            return None;
         }
+        cut.unless(http1::serve(self, connection, drain)).await?
+    }
+
+    /// What stands behind a CONNECT: bytes that go unseen, or TLS that ends here and requests within.
+    async fn go_through(
+        self: &Arc<Self>,
+        stream: Stream,
+        begun: BytesMut,
+        passage: Passage,
+        drain: Bell,
+        mut cut: Bell,
+    ) {
+        let (Some(forward), id) = (&self.forward, Some(passage.id)) else {
+            return;
+        };
+        match passage.to {
+            Through::Blind(far) => {
+                let near = stream.again(begun);
+                let tunnel = Tunnel::open(self.proxy.clone(), id);
+                cut.unless(tunnel.carry(near, far, forward.quiet)).await;
+            }
+            Through::Within(host, upstream) => {
+                let authority = &forward.authority;
+                let intercepted = self.intercept(authority, stream, begun, &host, *upstream, id);
+                // Nothing was asked yet.
+                let mut drain = drain;
+                let within = drain.unless(intercepted).await.flatten();
+                if let Some((beginning, http2)) = within {
+                    self.serve(beginning, http2, drain, &mut cut).await;
+                }
+            }
+        }
+    }
+
+    /// Speaks TLS as `host` would with a client that opened a connection there, and says what it goes on in. `upstream` is where its requests go,
+    /// whatever they say; its certificate has been verified. `begun`: what was read of the client's bytes. A connection that is not worth more is
+    /// none; what became of it is on record, under the `id` of the access that opened it.
+    pub(super) async fn intercept(
+        &self,
+        authority: &Authority,
+        mut stream: Stream,
+        mut begun: BytesMut,
+        host: &str,
+        upstream: Upstream<Body>,
+        id: Option<RequestId>,
+    ) -> Option<(Beginning, bool)> {
+        let (born, client) = (Instant::now(), stream.client());
+        let deadline = born + self.patience.head;
+        let passed = |outcome: &'static str| {
+            self.proxy.passed(&Passed {
+                id,
+                listener: self.proxy.listener().clone(),
+                outcome,
+                sent_bytes: 0,
+                received_bytes: 0,
+                open: born.elapsed(),
+            });
+        };
+        let first = timeout_at(deadline, first_byte(&mut stream, &mut begun)).await;
+        match first {
+            Ok(Some(TLS_HANDSHAKE)) => {}
+            Ok(Some(byte)) => {
+                passed(Code::NotTls.word());
+                // To whatever could read it: HTTP begins with a letter.
+                if byte.is_ascii_alphabetic() {
+                    let _ = timeout_at(deadline, say_not_tls(stream, id)).await;
+                }
+                return None;
+            }
+            Ok(None) => {
+                passed(Ungreeted::Gone.word());
+                return None;
+            }
+            Err(_) => {
+                passed("timeout");
+                return None;
+            }
+        }
+        // A client of HTTP/2 is served one only where its upstream is.
+        let http2 = self.http2 && upstream.is_multiplexed();
+        let greeted = authority.greet(stream.again(begun), host, http2);
+        let stream = match timeout_at(deadline, greeted).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(why)) => {
+                match &why {
+                    Ungreeted::Untrusting => tracing::warn!(
+                        listener = &**self.proxy.listener(),
+                        "a client does not trust the agent's CA: see `fieldveil ca trust`"
+                    ),
+                    Ungreeted::Handshake(what) => tracing::debug!(what, "TLS handshake"),
+                    _ => {}
+                }
+                passed(why.word());
+                return None;
+            }
+            Err(_) => {
+                passed("timeout");
+                return None;
+            }
+        };
+        passed("intercepted");
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(H2);
+        let beginning = Beginning {
+            stream: Stream::Tls(Box::new(stream)),
+            begun: BytesMut::new(),
+            born: Instant::now(),
+            client,
+            upstream: Some(Arc::new(upstream)),
+        };
+        Some((beginning, http2))
     }
 
     /// TLS, and which version: the stream, what was read of it, and whether that is HTTP/2. A connection that is not
@@ -98,4 +236,44 @@ pub(super) struct Beginning {
     /// When it was accepted.
     pub(super) born: Instant,
     pub(super) client: Client,
+    /// Where all its requests go, whatever they say.
+    pub(super) upstream: Option<Arc<Upstream<Body>>>,
+}
+
+/// The first byte of a record that begins a handshake (RFC 8446 section 5.1).
+const TLS_HANDSHAKE: u8 = 22;
+
+/// The first byte, which stays in `begun` with whatever came with it. None: the end.
+async fn first_byte(stream: &mut Stream, begun: &mut BytesMut) -> Option<u8> {
+    if begun.is_empty() {
+        stream.read_buf(begun).await.ok()?;
+    }
+    begun.first().copied()
+}
+
+/// The one answer that is not written by hyper: to HTTP where TLS is due.
+async fn say_not_tls(mut stream: Stream, id: Option<RequestId>) -> io::Result<()> {
+    let answer = Error::from(Code::NotTls)
+        .closing()
+        .answer(id.unwrap_or(RequestId::from(0)));
+    let (head, body) = answer.into_parts();
+    let mut text = format!("HTTP/1.1 {}\r\n", head.status).into_bytes();
+    for (name, value) in &head.headers {
+        text.extend_from_slice(name.as_str().as_bytes());
+        text.extend_from_slice(b": ");
+        text.extend_from_slice(value.as_bytes());
+        text.extend_from_slice(b"\r\n");
+    }
+    text.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
+    text.extend_from_slice(&body);
+    stream.write_all(&text).await?;
+    stream.shutdown().await?;
+    // What it goes on to send is dropped, or the kernel might take the answer back.
+    let mut scrap = [0; 4096];
+    for _ in 0..16 {
+        if stream.read(&mut scrap).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
 }

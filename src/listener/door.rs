@@ -45,11 +45,14 @@ pub(super) struct Door<T> {
 }
 
 impl<T> Door<T> {
-    /// `begun`: bytes of the connection that were read already.
-    pub(super) fn new(io: T, begun: BytesMut, wire: Arc<Wire>) -> Door<T> {
+    /// `begun`: bytes of the connection that were read already. `forward`: a CONNECT may lead out.
+    pub(super) fn new(io: T, begun: BytesMut, wire: Arc<Wire>, forward: bool) -> Door<T> {
         let mut door = Door {
             io,
-            gate: Gate::default(),
+            gate: match forward {
+                true => Gate::forward(),
+                false => Gate::default(),
+            },
             held: begun,
             cleared: 0,
             wire,
@@ -60,6 +63,11 @@ impl<T> Door<T> {
             door.judge();
         }
         door
+    }
+
+    /// The connection itself, and what was read behind a CONNECT.
+    pub(super) fn into_parts(self) -> (T, BytesMut) {
+        (self.io, self.held)
     }
 
     /// Looks at what is held.
@@ -170,6 +178,27 @@ impl<T: AsyncRead + Unpin> AsyncRead for Door<T> {
                     return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
                 }
                 return Poll::Pending;
+            }
+            if door.gate.place() == Place::Connect {
+                if door.wire.is_connect_over() {
+                    door.gate.resume();
+                    door.judge();
+                    continue;
+                }
+                if door.ended {
+                    return Poll::Ready(Ok(()));
+                }
+                // Listened to, for a client that hangs up; and what comes is kept for whoever takes over.
+                if door.held.len() >= READ_BYTES {
+                    return Poll::Pending;
+                }
+                let mut bytes = [0; READ_BYTES];
+                let mut more = ReadBuf::new(&mut bytes);
+                ready!(Pin::new(&mut door.io).poll_read(cx, &mut more))?;
+                door.ended = more.filled().is_empty();
+                door.wire.came_early(!door.ended);
+                door.held.extend_from_slice(more.filled());
+                continue;
             }
             if door.held.is_empty() {
                 // The usual way: straight into hyper's buffer, and what is not cleared is taken back out.

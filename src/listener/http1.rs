@@ -6,36 +6,68 @@ use super::door::Door;
 use super::stream::{Client, Stream};
 use super::wire::{Expiry, Wire};
 use super::{Answer, Open};
+use crate::body::Body;
 use crate::error::Code;
-use crate::proxy::Exchange;
+use crate::proxy::{Exchange, Passage};
+use crate::upstream::Upstream;
+use bytes::BytesMut;
+use http::Method;
 use hyper::Request;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body as HttpBody, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{HttpService, service_fn};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-pub(super) async fn serve(service: &Service, connection: Beginning, mut drain: Bell) {
+/// Serves until the connection's end, or until a CONNECT leads elsewhere: then what was read behind it comes back, too.
+pub(super) async fn serve(
+    service: &Service,
+    connection: Beginning,
+    mut drain: Bell,
+) -> Option<(Stream, BytesMut, Passage)> {
     let patience = service.patience;
+    let forward = service.forward.as_ref();
+    let forward = forward.filter(|_| connection.upstream.is_none());
+    let (client, upstream) = (connection.client, connection.upstream);
+    let opened: Mutex<Option<Box<(OnUpgrade, Passage)>>> = Mutex::new(None);
     let wire = Arc::new(Wire::since(connection.born));
-    let answering = |request: Request<Incoming>| {
+    let answering = |mut request: Request<Incoming>| {
         let exchange = Numbered {
             number: wire.serve(),
             wire: wire.clone(),
-            client: connection.client.clone(),
+            client: client.clone(),
+            upstream: upstream.clone(),
+            refused: forward.and_then(|forward| forward.refusal(request.headers())),
         };
         let in_flight = InFlight {
             _open: Open::one(&service.gauges, |gauges| &gauges.requests),
             wire: wire.clone(),
         };
         let proxy = service.proxy.clone();
+        let connecting = forward.filter(|_| request.method() == Method::CONNECT);
+        let opened = &opened;
         async move {
+            if let Some(forward) = connecting {
+                let vouched = |host: &str| forward.authority.vouches_for(host);
+                let upgrade = hyper::upgrade::on(&mut request);
+                let connected = Box::pin(proxy.connect(&request, &exchange, vouched)).await;
+                let (answer, passage) = connected;
+                match passage {
+                    Some(passage) => {
+                        *opened.lock().unwrap_or_else(PoisonError::into_inner) =
+                            Some(Box::new((upgrade, passage)));
+                    }
+                    None => exchange.wire.connect_refused(),
+                }
+                return Ok(answer.map(|body| Answer::new(body, in_flight)));
+            }
             // Boxed: hyper keeps room for this future between requests, too.
             let answer = Box::pin(proxy.handle(request, &exchange)).await;
             Ok::<_, Infallible>(answer.map(|body| Answer::new(body, in_flight)))
@@ -43,11 +75,14 @@ pub(super) async fn serve(service: &Service, connection: Beginning, mut drain: B
     };
     let mut told = false;
     let mut alarm = pin!(sleep_until(Instant::now() + patience.head));
-    let mut door = Door::new(connection.stream, connection.begun, wire.clone());
+    let (stream, begun) = (connection.stream, connection.begun);
+    let mut door = Door::new(stream, begun, wire.clone(), forward.is_some());
     loop {
         // hyper keeps some 12 KiB for a connection, busy or not: it is there while there is something to do.
         let mut awake = Box::pin(
-            http1::Builder::new().serve_connection(TokioIo::new(door), service_fn(&answering)),
+            http1::Builder::new()
+                .serve_connection(TokioIo::new(door), service_fn(&answering))
+                .with_upgrades(),
         );
         if told {
             awake.as_mut().graceful_shutdown();
@@ -88,10 +123,10 @@ pub(super) async fn serve(service: &Service, connection: Beginning, mut drain: B
             }
         })
         .await;
-        if ended {
-            return;
+        match (!ended).then(|| doze(awake)).flatten() {
+            Some(dozing) => door = dozing,
+            None => break,
         }
-        door = doze(awake);
         // Until there is something to do: the next request, time that is up, or the drain.
         poll_fn(|cx| {
             let due = wire.deadline(&patience).map(|(deadline, _)| deadline);
@@ -111,20 +146,31 @@ pub(super) async fn serve(service: &Service, connection: Beginning, mut drain: B
         })
         .await;
     }
+    let opened = opened.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let (upgrade, passage) = *opened?;
+    // Ready, or never: hyper's part is over.
+    let upgraded = upgrade.await.ok()?;
+    let parts = upgraded.downcast::<TokioIo<Door<Stream>>>().ok()?;
+    let (stream, behind) = parts.io.into_inner().into_parts();
+    let mut begun = BytesMut::from(&parts.read_buf[..]);
+    begun.extend_from_slice(&behind);
+    Some((stream, begun, passage))
 }
 
-/// Lets go of hyper's part of a connection on which nothing is under way.
-fn doze<S, B>(awake: Pin<Box<http1::Connection<TokioIo<Door<Stream>>, S>>>) -> Door<Stream>
+/// Lets go of hyper's part of a connection on which nothing is under way. None: it has let go itself, of a connection that leads elsewhere.
+fn doze<S, B>(
+    awake: Pin<Box<http1::UpgradeableConnection<TokioIo<Door<Stream>>, S>>>,
+) -> Option<Door<Stream>>
 where
     S: HttpService<Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: Body + 'static,
+    B: HttpBody + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let parts = Pin::into_inner(awake).into_parts();
+    let parts = Pin::into_inner(awake).into_parts()?;
     let mut door = parts.io.into_inner();
     door.take_back(&parts.read_buf);
-    door
+    Some(door)
 }
 
 /// One request on its connection: what the door knows about it.
@@ -132,14 +178,18 @@ struct Numbered {
     number: u64,
     wire: Arc<Wire>,
     client: Client,
+    upstream: Option<Arc<Upstream<Body>>>,
+    /// It lacks what the listener asks of its clients.
+    refused: Option<Code>,
 }
 
 impl Exchange for Numbered {
     fn refusal(&self) -> Option<Code> {
-        self.wire.refusal(self.number)
+        self.wire.refusal(self.number).or(self.refused)
     }
     fn broken(&self) -> Option<Code> {
-        self.wire.broken(self.number)
+        let early = self.wire.is_early().then_some(Code::EarlyData);
+        self.wire.broken(self.number).or(early)
     }
     /// The door watches.
     fn pace(&self) -> Option<Duration> {
@@ -150,6 +200,9 @@ impl Exchange for Numbered {
     }
     fn peer_name(&self) -> Option<&str> {
         self.client.name.as_deref()
+    }
+    fn leads_to(&self) -> Option<&Upstream<Body>> {
+        self.upstream.as_deref()
     }
 }
 

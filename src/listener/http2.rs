@@ -12,8 +12,10 @@ use super::sluice::Sluice;
 use super::stream::Client;
 use super::wire::{Expiry, LINGER};
 use super::{Answer, Open, fields};
+use crate::body::Body;
 use crate::error::Code;
 use crate::proxy::Exchange;
+use crate::upstream::Upstream;
 use hyper::Request;
 use hyper::body::{Body as _, Incoming};
 use hyper::rt::Executor;
@@ -70,21 +72,22 @@ impl<'s> Streams<'s> {
     pub(super) async fn serve(&mut self, connection: Beginning, mut drain: Bell) {
         let patience = self.service.patience;
         let pulse = Arc::new(Pulse::since(connection.born));
-        let (service, pulse_of, client) = (
-            self.service.clone(),
-            pulse.clone(),
-            connection.client.clone(),
-        );
+        let (service, pulse_of) = (self.service.clone(), pulse.clone());
+        let (client, upstream) = (connection.client, connection.upstream);
         let answering = service_fn(move |request: Request<Incoming>| {
             let (service, client) = (service.clone(), client.clone());
+            let upstream = upstream.clone();
             let in_flight = InFlight::begin(&service, &pulse_of);
             async move {
                 let ended = request.body().is_end_stream();
                 let (head, body) = request.into_parts();
+                let forward = service.forward.as_ref().filter(|_| upstream.is_none());
+                let lacking = || forward.and_then(|forward| forward.refusal(&head.headers));
                 let exchange = Checked {
-                    refusal: fields::judge(&head, ended).err(),
+                    refusal: fields::judge(&head, ended).err().or_else(lacking),
                     pace: service.patience.body,
                     client,
+                    upstream,
                 };
                 let request = Request::from_parts(head, body);
                 let answer = service.proxy.handle(request, &exchange).await;
@@ -241,6 +244,7 @@ struct Checked {
     refusal: Option<Code>,
     pace: Duration,
     client: Client,
+    upstream: Option<Arc<Upstream<Body>>>,
 }
 
 impl Exchange for Checked {
@@ -259,6 +263,9 @@ impl Exchange for Checked {
     }
     fn peer_name(&self) -> Option<&str> {
         self.client.name.as_deref()
+    }
+    fn leads_to(&self) -> Option<&Upstream<Body>> {
+        self.upstream.as_deref()
     }
 }
 

@@ -3,6 +3,7 @@
 //! A Unix socket is there for nobody but its owner before it takes its first connection: its mode is set between bind
 //! and listen.
 
+use bytes::BytesMut;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -123,9 +124,29 @@ pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Box<TlsStream<Stream>>),
+    /// With bytes in front that were read already.
+    Again(Box<Again>),
+}
+
+/// Bytes that were read, and what they were read from.
+#[derive(Debug)]
+pub(super) struct Again {
+    begun: BytesMut,
+    stream: Stream,
 }
 
 impl Stream {
+    /// To be read again from these bytes on.
+    pub(super) fn again(self, begun: BytesMut) -> Stream {
+        match begun.is_empty() {
+            true => self,
+            false => Stream::Again(Box::new(Again {
+                begun,
+                stream: self,
+            })),
+        }
+    }
+
     /// Who is at the other end.
     pub(super) fn client(&self) -> Client {
         Client {
@@ -136,6 +157,7 @@ impl Stream {
                     shown.and_then(<[_]>::first).and_then(crate::tls::name_of)
                 }
                 Stream::Tcp(_) | Stream::Unix(_) => None,
+                Stream::Again(again) => again.stream.client().name,
             },
         }
     }
@@ -146,6 +168,7 @@ impl Stream {
             Stream::Tcp(_) => None,
             Stream::Unix(stream) => stream.peer_cred().ok().map(|peer| peer.uid()),
             Stream::Tls(stream) => stream.get_ref().0.peer_uid(),
+            Stream::Again(again) => again.stream.peer_uid(),
         }
     }
 }
@@ -165,6 +188,10 @@ macro_rules! each {
             Stream::Tcp($inner) => $call,
             Stream::Unix($inner) => $call,
             Stream::Tls($inner) => $call,
+            Stream::Again(again) => {
+                let $inner = &mut again.stream;
+                $call
+            }
         }
     };
 }
@@ -175,7 +202,15 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        each!(self.get_mut(), inner => Pin::new(inner).poll_read(cx, buf))
+        let stream = self.get_mut();
+        if let Stream::Again(again) = stream
+            && !again.begun.is_empty()
+        {
+            let take = again.begun.len().min(buf.remaining());
+            buf.put_slice(&again.begun.split_to(take));
+            return Poll::Ready(Ok(()));
+        }
+        each!(stream, inner => Pin::new(inner).poll_read(cx, buf))
     }
 }
 
@@ -195,7 +230,12 @@ impl AsyncWrite for Stream {
         each!(self.get_mut(), inner => Pin::new(inner).poll_write_vectored(cx, bufs))
     }
     fn is_write_vectored(&self) -> bool {
-        each!(self, inner => inner.is_write_vectored())
+        match self {
+            Stream::Tcp(inner) => inner.is_write_vectored(),
+            Stream::Unix(inner) => inner.is_write_vectored(),
+            Stream::Tls(inner) => inner.is_write_vectored(),
+            Stream::Again(again) => again.stream.is_write_vectored(),
+        }
     }
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self.get_mut(), inner => Pin::new(inner).poll_flush(cx))

@@ -79,6 +79,10 @@ pub struct Wire {
     /// Request number (from 1) and what broke its body.
     broken_body: OnceLock<(u64, Code)>,
     expired: OnceLock<Expiry>,
+    /// Bytes came behind a CONNECT.
+    early: AtomicBool,
+    /// The latest CONNECT led nowhere, and the door does not know yet.
+    connect_refused: AtomicBool,
 }
 
 impl Wire {
@@ -99,6 +103,8 @@ impl Wire {
             refused_head: OnceLock::new(),
             broken_body: OnceLock::new(),
             expired: OnceLock::new(),
+            early: AtomicBool::new(false),
+            connect_refused: AtomicBool::new(false),
         }
     }
 
@@ -139,6 +145,16 @@ impl Wire {
     pub(super) fn break_body(&self, code: Code) {
         let _ = self.broken_body.set((self.heads.load(Relaxed), code));
     }
+    /// Bytes came behind a CONNECT: before its answer, unless that is on its way.
+    pub(super) fn came_early(&self, came: bool) {
+        if came {
+            self.early.store(true, Relaxed);
+        }
+    }
+    /// The door may look for requests again. Once for each CONNECT that was refused.
+    pub(super) fn is_connect_over(&self) -> bool {
+        self.connect_refused.swap(false, Relaxed)
+    }
     pub(super) fn is_body_broken(&self) -> bool {
         self.broken_body.get().is_some()
     }
@@ -166,6 +182,14 @@ impl Wire {
             .get()
             .filter(|(broken, _)| *broken == number)
             .map(|(_, code)| *code)
+    }
+    /// Whether bytes have come behind a CONNECT that is not answered.
+    pub(super) fn is_early(&self) -> bool {
+        self.early.load(Relaxed)
+    }
+    /// A CONNECT leads nowhere.
+    pub(super) fn connect_refused(&self) {
+        self.connect_refused.store(true, Relaxed);
     }
     pub(super) fn answered(&self) {
         self.serving_since.store(0, Relaxed);

@@ -171,12 +171,36 @@ pub fn redirection(
             return false;
         }
     }
-    // Clients turn a POST into a GET at 301 and 302, but no other method.
+    keeps_body(status, method)
+}
+
+/// Clients turn a POST into a GET at 301 and 302, but no other method.
+fn keeps_body(status: StatusCode, method: &Method) -> bool {
     match status {
         StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
         StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => *method != Method::POST,
         _ => false,
     }
+}
+
+/// Where all hosts are reached by this road: whether a redirection takes the client's body, or its fields, to a host that no policy
+/// names. A redirection to any other stays as it is.
+pub fn led_past(
+    headers: &HeaderMap,
+    status: StatusCode,
+    method: &Method,
+    named: impl Fn(&str) -> bool,
+) -> (bool, bool) {
+    let location = headers.get(LOCATION).map(HeaderValue::as_bytes);
+    let past = location.and_then(elsewhere).is_some_and(|(to, _)| {
+        // What stands before an `@` is no part of the host.
+        let host = to.rsplit(|&byte| byte == b'@').next().unwrap_or(to);
+        std::str::from_utf8(host).map_or(true, |host| !named(host))
+    });
+    (
+        past && keeps_body(status, method),
+        past && status.is_redirection(),
+    )
 }
 
 /// The client is told of another service, with or without its body: fields of its own it may send there, too.

@@ -1,9 +1,9 @@
-//! One connection to the upstream: resolve, check the address, connect, speak TLS, all within one deadline.
+//! One connection to the upstream: [dialled](super::dial), with TLS on top where the URL says so, all within one deadline.
 //!
-//! The address that was checked is the one that is connected to. No byte of a request goes out here.
+//! No byte of a request goes out here.
 
 use super::Speak;
-use super::addresses::{OwnAddresses, forbidden_address};
+use super::dial::Dialer;
 use crate::error::{Code, Error};
 use crate::tls::H2;
 use http::Uri;
@@ -12,24 +12,17 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use std::error::Error as StdError;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower::Service;
-
-/// EMFILE and ENFILE: this process, or the machine, may open no more files.
-const NO_FILES: [i32; 2] = [
-    rustix::io::Errno::MFILE.raw_os_error(),
-    rustix::io::Errno::NFILE.raw_os_error(),
-];
 
 /// Why there is no connection; carries the error through the pool.
 #[derive(Debug)]
@@ -50,14 +43,18 @@ pub(super) struct Connector {
     pub(super) speak: Speak,
     /// Told what the latest connection speaks.
     pub(super) multiplexed: Arc<AtomicBool>,
-    /// For resolving, TCP and TLS together.
-    pub(super) connect: Duration,
+    pub(super) dialer: Dialer,
     /// For the upstream to take the next byte, whether or not somebody still waits for its answer.
     pub(super) write: Duration,
-    /// Whether loopback addresses are connected to.
-    pub(super) loopback: bool,
-    pub(super) own: OwnAddresses,
+    /// A connection that was made ahead of the first request, and when.
+    pub(super) ready: Ready,
 }
+
+/// A connection that was made before there was a request for it.
+pub(super) type Ready = Arc<Mutex<Option<(Instant, Stream)>>>;
+
+/// So long a connection is worth a request that it was made ahead of: some servers close what is silent soon.
+const READY_FOR: Duration = Duration::from_secs(3);
 
 impl Service<Uri> for Connector {
     type Response = TokioIo<Stream>;
@@ -71,18 +68,32 @@ impl Service<Uri> for Connector {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connector = self.clone();
         Box::pin(async move {
-            match timeout(connector.connect, connector.connect(&uri)).await {
-                Ok(Ok(stream)) => Ok(TokioIo::new(stream)),
-                Ok(Err(error)) => Err(ConnectError(error)),
-                Err(_) => Err(ConnectError(Code::UpstreamConnectTimeout.into())),
+            let made = connector.ready().take();
+            if let Some((_, stream)) = made.filter(|(made, _)| made.elapsed() < READY_FOR) {
+                return Ok(TokioIo::new(stream));
             }
+            connector
+                .connect(&uri)
+                .await
+                .map(TokioIo::new)
+                .map_err(ConnectError)
         })
     }
 }
 
 impl Connector {
+    fn ready(&self) -> std::sync::MutexGuard<'_, Option<(Instant, Stream)>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Connects now; the connection is for the first request, if that comes soon.
+    pub(super) async fn prepare(&self, uri: &Uri) -> Result<(), Error> {
+        let stream = self.connect(uri).await?;
+        *self.ready() = Some((Instant::now(), stream));
+        Ok(())
+    }
+
     async fn connect(&self, uri: &Uri) -> Result<Stream, Error> {
-        let deadline = Instant::now() + self.connect;
         let host = uri.host().unwrap_or_default();
         let host = host
             .strip_prefix('[')
@@ -91,46 +102,14 @@ impl Connector {
         let port = uri
             .port_u16()
             .unwrap_or(if self.tls.is_some() { 443 } else { 80 });
-        let found = lookup_host((host, port))
-            .await
-            .map_err(|_| Error::from(Code::UpstreamUnresolved))?;
-        let mut last = Code::UpstreamUnresolved.because("no address");
-        let found: Vec<SocketAddr> = found.collect();
-        for (tried, address) in found.iter().enumerate() {
-            // An address that swallows packets leaves the others their share of the time.
-            let share =
-                deadline.saturating_duration_since(Instant::now()) / (found.len() - tried) as u32;
-            match timeout(share, self.connect_to(*address)).await {
-                Ok(Ok(stream)) => return self.secure(stream, host).await,
-                Ok(Err(error)) => last = error,
-                Err(_) => last = Code::UpstreamConnectTimeout.into(),
-            }
-        }
-        Err(last)
-    }
-
-    async fn connect_to(&self, address: SocketAddr) -> Result<TcpStream, Error> {
-        let forbidden = |why| Err(Code::UpstreamForbidden.because(why));
-        if let Some(why) = forbidden_address(address.ip(), self.loopback) {
-            return forbidden(why);
-        }
-        if self.own.contains(address, false) {
-            return forbidden("own listener");
-        }
-        let unreachable = |error: io::Error| match error.raw_os_error() {
-            Some(error) if NO_FILES.contains(&error) => Code::Busy.because("no file is left"),
-            _ => Code::UpstreamUnreachable.because(error.kind().to_string()),
+        let connecting = async {
+            let stream = self.dialer.dial(host, port).await?;
+            self.secure(stream, host).await
         };
-        let stream = TcpStream::connect(address).await.map_err(unreachable)?;
-        // An address of one of this machine's own interfaces shows itself by being both ends. No byte was sent yet.
-        let here = stream
-            .local_addr()
-            .is_ok_and(|local| local.ip() == address.ip());
-        if here && self.own.contains(address, true) {
-            return forbidden("own listener");
+        match timeout(self.dialer.connect, connecting).await {
+            Ok(connected) => connected,
+            Err(_) => Err(Code::UpstreamConnectTimeout.into()),
         }
-        stream.set_nodelay(true).map_err(unreachable)?;
-        Ok(stream)
     }
 
     async fn secure(&self, stream: TcpStream, host: &str) -> Result<Stream, Error> {

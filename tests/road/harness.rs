@@ -1,6 +1,7 @@
 //! An agent in process, an upstream that does as it is told, and a client that sends bytes.
 
-use fieldveil::audit::{Caller, Entry, Observe, Outcome};
+use fieldveil::audit::{Caller, Entry, Observe, Outcome, Passed};
+use fieldveil::body::Body;
 use fieldveil::dek::{
     Dek, Kid, MATERIAL_LEN, Material, Needs, Ring, SealingKey, Unopened, schedule,
 };
@@ -8,7 +9,7 @@ use fieldveil::error::{Code, Error};
 use fieldveil::listener::{self, Gauges, Listener, Socket};
 use fieldveil::policy::{HostPattern, Policies, Policy};
 use fieldveil::proxy::{KeySource, Limits, Proxy};
-use fieldveil::upstream::{self, OwnAddresses, Upstream, Upstreams};
+use fieldveil::upstream::{self, OwnAddresses, Targets, Upstream, Upstreams};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -313,7 +314,7 @@ impl Line {
 
 /// What the agent recorded.
 #[derive(Default)]
-pub struct Records(Mutex<Vec<Kept>>);
+pub struct Records(Mutex<Vec<Kept>>, Mutex<Vec<Passed>>);
 
 /// Of one access.
 #[derive(Clone)]
@@ -333,11 +334,18 @@ impl Observe for Records {
             added: entry.added,
         });
     }
+    fn passed(&self, passed: &Passed) {
+        self.1.lock().expect("records").push(passed.clone());
+    }
 }
 
 impl Records {
     pub fn all(&self) -> Vec<Kept> {
         self.0.lock().expect("records").clone()
+    }
+    /// What became of connections, besides requests.
+    pub fn passed(&self) -> Vec<Passed> {
+        self.1.lock().expect("records").clone()
     }
     pub fn outcomes(&self) -> Vec<Outcome> {
         self.all().iter().map(|kept| kept.outcome).collect()
@@ -430,6 +438,9 @@ pub struct Setup {
     pub upstream: upstream::Settings,
     /// Instead of the one upstream for all requests: those of these hosts.
     pub hosts: Vec<(&'static str, SocketAddr)>,
+    /// Instead of either: whatever requests name. With these known, and loopback allowed or not.
+    pub targets: Option<(Vec<upstream::Settings>, bool)>,
+    pub covered_only: bool,
     pub own: OwnAddresses,
 }
 
@@ -443,6 +454,8 @@ impl Setup {
             limits: Limits::default(),
             upstream: upstream::Settings::new(url),
             hosts: Vec::new(),
+            targets: None,
+            covered_only: false,
             own: OwnAddresses::default(),
         }
     }
@@ -467,7 +480,10 @@ impl Setup {
             .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
         self.own.add(address);
         let made = |settings| Upstream::new(settings, self.own.clone()).expect("an upstream");
-        let upstreams = if self.hosts.is_empty() {
+        let upstreams = if let Some((known, loopback)) = self.targets {
+            let targets = Targets::<Body>::new(self.upstream, known, loopback, self.own.clone());
+            Upstreams::from(Arc::new(targets.expect("targets")))
+        } else if self.hosts.is_empty() {
             Upstreams::from(made(self.upstream))
         } else {
             let hosts = self.hosts.iter().map(|(host, address)| {
@@ -486,6 +502,10 @@ impl Setup {
             self.limits,
             records.clone(),
         );
+        let proxy = match self.covered_only {
+            true => proxy.covered_only(),
+            false => proxy,
+        };
         let request_permits = proxy.permits();
         let listener = Listener::new(socket, Arc::new(proxy), self.listener).expect("a listener");
         let (drain, draining) = watch::channel(false);

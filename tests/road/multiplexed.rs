@@ -28,7 +28,7 @@ use tokio::time::timeout;
 pub struct Pieces(VecDeque<Frame<Bytes>>);
 
 impl Pieces {
-    fn of(data: &[&'static str], trailers: &[(&'static str, &'static str)]) -> Pieces {
+    pub fn of(data: &[&'static str], trailers: &[(&'static str, &'static str)]) -> Pieces {
         let mut frames: VecDeque<Frame<Bytes>> = data
             .iter()
             .map(|piece| Frame::data(Bytes::from_static(piece.as_bytes())))

@@ -9,6 +9,8 @@ use crate::error::Code;
 pub struct Gate {
     phase: Phase,
     heads: u64,
+    /// A CONNECT ends what is followed here.
+    forward: bool,
 }
 
 #[derive(Debug)]
@@ -16,6 +18,8 @@ enum Phase {
     Head(HeadScan),
     Length(u64),
     Chunked(ChunkScan),
+    /// Behind a CONNECT: what comes is no HTTP, or waits for the answer.
+    Connect,
     Refused,
 }
 
@@ -34,6 +38,8 @@ pub enum Place {
     Head,
     /// Within a body.
     Body,
+    /// Behind a CONNECT: nothing may come before its answer, and what comes behind that is none of the gate's.
+    Connect,
     /// A refusal was given; nothing more is read.
     Refused,
 }
@@ -57,6 +63,21 @@ pub struct Examined {
 }
 
 impl Gate {
+    /// Of a forward proxy: behind a CONNECT, no further request is looked for until [`Gate::resume`].
+    pub fn forward() -> Gate {
+        Gate {
+            forward: true,
+            ..Gate::default()
+        }
+    }
+
+    /// The CONNECT was refused: the connection goes on with other requests.
+    pub fn resume(&mut self) {
+        if matches!(self.phase, Phase::Connect) {
+            self.phase = Phase::default();
+        }
+    }
+
     /// Judges `input`, which begins at the first byte that is not cleared yet: what an earlier call left uncleared
     /// is presented again, with more behind it. Linear in the bytes of the stream, and the verdict does not depend
     /// on how the stream is cut.
@@ -66,6 +87,14 @@ impl Gate {
             match &mut self.phase {
                 Phase::Head(scan) => match scan.advance(&input[at..]) {
                     Ok(None) => break,
+                    Ok(Some((len, framing))) if self.forward && scan.is_connect() => {
+                        if framing != Framing::Length(0) || input.len() > at + len {
+                            return self.refuse(at, Violation::Head(Code::EarlyData));
+                        }
+                        at += len;
+                        self.heads += 1;
+                        self.phase = Phase::Connect;
+                    }
                     Ok(Some((len, framing))) => {
                         at += len;
                         self.heads += 1;
@@ -96,7 +125,7 @@ impl Gate {
                     }
                     Err((used, code)) => return self.refuse(at + used, Violation::Body(code)),
                 },
-                Phase::Refused => break,
+                Phase::Connect | Phase::Refused => break,
             }
         }
         Examined {
@@ -129,6 +158,7 @@ impl Gate {
             Phase::Head(scan) if scan.is_untouched() => Place::Between,
             Phase::Head(_) => Place::Head,
             Phase::Length(_) | Phase::Chunked(_) => Place::Body,
+            Phase::Connect => Place::Connect,
             Phase::Refused => Place::Refused,
         }
     }

@@ -40,6 +40,7 @@ pub struct HeadScan {
     minor: u8,
     /// The authority in the target: absolute form and CONNECT.
     authority: Option<Range<usize>>,
+    connect: bool,
     host: Option<Range<usize>>,
     length: Option<u64>,
     chunked: bool,
@@ -132,6 +133,7 @@ impl HeadScan {
             return Err(Code::Target);
         }
         let at = line.start + method.len() + 1;
+        self.connect = method == b"CONNECT";
         self.authority = match target {
             _ if method == b"CONNECT" => Some(at..at + target.len()),
             [b'/', ..] => None,
@@ -216,7 +218,7 @@ impl HeadScan {
             return Err(Code::HostMissing);
         }
         if let (Some(authority), Some(host)) = (&self.authority, &self.host)
-            && !same_host(&head[authority.clone()], &head[host.clone()])
+            && !self.agree(&head[authority.clone()], &head[host.clone()])
         {
             return Err(Code::HostMismatch);
         }
@@ -225,6 +227,20 @@ impl HeadScan {
         } else {
             Framing::Length(self.length.unwrap_or(0))
         })
+    }
+
+    /// Target and Host. Many clients leave a CONNECT's port out of Host.
+    fn agree(&self, authority: &[u8], host: &[u8]) -> bool {
+        let (name, port) = split_port(host);
+        match (self.connect, port) {
+            (true, None) => split_port(authority).0.eq_ignore_ascii_case(name),
+            _ => same_host(authority, host),
+        }
+    }
+
+    /// The method is CONNECT.
+    pub fn is_connect(&self) -> bool {
+        self.connect
     }
 
     /// Where in `head` the request line's first byte and the bytes searched so far are: nothing arrived yet?

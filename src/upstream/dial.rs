@@ -1,0 +1,85 @@
+//! A TCP connection to a host: resolve, check the address, connect, all within one deadline.
+//!
+//! The address that was checked is the one that is connected to. No byte goes out here.
+
+use super::addresses::{OwnAddresses, forbidden_address};
+use crate::error::{Code, Error};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout};
+
+/// EMFILE and ENFILE: this process, or the machine, may open no more files.
+const NO_FILES: [i32; 2] = [
+    rustix::io::Errno::MFILE.raw_os_error(),
+    rustix::io::Errno::NFILE.raw_os_error(),
+];
+
+/// Connects to hosts, but never to some addresses.
+#[derive(Clone, Debug)]
+pub(super) struct Dialer {
+    /// For resolving and TCP together, and TLS where it follows.
+    pub(super) connect: Duration,
+    /// Whether loopback addresses are connected to.
+    pub(super) loopback: bool,
+    pub(super) own: OwnAddresses,
+    /// The one address to connect to, whatever the name says: where a redirected connection was going.
+    pub(super) address: Option<SocketAddr>,
+}
+
+impl Dialer {
+    /// `host`: a name or an address, without brackets.
+    pub(super) async fn dial(&self, host: &str, port: u16) -> Result<TcpStream, Error> {
+        let deadline = Instant::now() + self.connect;
+        let found: Vec<SocketAddr> = match self.address {
+            Some(address) => vec![address],
+            None => {
+                let found = timeout(self.connect, lookup_host((host, port))).await;
+                let found = found.map_err(|_| Error::from(Code::UpstreamConnectTimeout))?;
+                found
+                    .map_err(|_| Error::from(Code::UpstreamUnresolved))?
+                    .collect()
+            }
+        };
+        let mut last = Code::UpstreamUnresolved.because("no address");
+        for (tried, address) in found.iter().enumerate() {
+            // An address that swallows packets leaves the others their share of the time.
+            let share =
+                deadline.saturating_duration_since(Instant::now()) / (found.len() - tried) as u32;
+            match timeout(share, self.connect_to(*address)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = Code::UpstreamConnectTimeout.into(),
+            }
+        }
+        Err(last)
+    }
+
+    async fn connect_to(&self, address: SocketAddr) -> Result<TcpStream, Error> {
+        let forbidden = |why| Err(Code::UpstreamForbidden.because(why));
+        if let Some(why) = forbidden_address(address.ip(), self.loopback) {
+            return forbidden(why);
+        }
+        if self.own.contains(address, false) {
+            return forbidden("own listener");
+        }
+        let unreachable = |error: io::Error| match error.raw_os_error() {
+            Some(error) if NO_FILES.contains(&error) => Code::Busy.because("no file is left"),
+            _ => Code::UpstreamUnreachable.because(error.kind().to_string()),
+        };
+        let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+        // An address of one of this machine's own interfaces shows itself by being both ends. No byte was sent yet.
+        let here = stream
+            .local_addr()
+            .is_ok_and(|local| local.ip() == address.ip());
+        if here && !self.loopback && !address.ip().is_loopback() {
+            return forbidden("this machine's own address");
+        }
+        if here && self.own.contains(address, true) {
+            return forbidden("own listener");
+        }
+        stream.set_nodelay(true).map_err(unreachable)?;
+        Ok(stream)
+    }
+}
