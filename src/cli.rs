@@ -4,6 +4,7 @@
 //! configuration; 130 after a second signal, 141 where nobody reads a filter's output any more. Secrets are never taken from flags: other processes can read those.
 
 mod arguments;
+pub mod config;
 pub mod demo;
 pub mod doctor;
 pub mod filter;
@@ -21,7 +22,7 @@ mod trouble;
 
 pub use arguments::*;
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -117,6 +118,7 @@ impl Cli {
         let done = match self.command {
             Command::Run(args) => Ok(run::run(*args, output)),
             Command::Doctor(args) => doctor::command(*args, output),
+            Command::Config(command) => config::command(command, output),
             Command::Demo(args) => Ok(demo::run(&args)),
             Command::Policy(command) => {
                 let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
@@ -148,12 +150,27 @@ impl Cli {
     ///
     /// Errors: how to end without doing anything: 0 after help, 64 after a mistake.
     pub fn from_arguments(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
-        let parsed = Cli::try_parse_from(arguments).and_then(Cli::with_a_fit_output);
+        let parsed = Cli::parsed(arguments).and_then(Cli::with_a_fit_output);
         parsed.map_err(|error| {
             // Nowhere to say that it could not be said.
             let _ = error.print();
             usage(&error)
         })
+    }
+
+    /// As `try_parse_from`, and where `config show` was asked for, which arguments stood on the command line.
+    fn parsed<A: Into<OsString> + Clone>(
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Cli, clap::Error> {
+        let mut command = <Cli as CommandFactory>::command();
+        let mut matches = command.try_get_matches_from_mut(arguments)?;
+        let typed = config::typed(&matches);
+        let mut cli =
+            Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))?;
+        if let Command::Config(ConfigCommand::Show(show)) = &mut cli.command {
+            show.typed = typed;
+        }
+        Ok(cli)
     }
 
     /// Formats for findings belong to the commands that have some.
@@ -165,7 +182,7 @@ impl Cli {
         if self.output.is_report() && !finds {
             let message =
                 "this output is for `policy check` and `policy test`; here are text and json";
-            return Err(<Cli as clap::CommandFactory>::command()
+            return Err(<Cli as CommandFactory>::command()
                 .error(clap::error::ErrorKind::InvalidValue, message));
         }
         Ok(self)

@@ -7,9 +7,11 @@
 mod amount;
 mod checked;
 mod edges;
+mod effective;
 mod keys;
 mod kms;
 mod overlay;
+pub mod schema;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -18,7 +20,7 @@ mod written;
 
 use crate::diagnostic::{Diagnostic, Source, Span, did_you_mean, quoted};
 use crate::keys::Need;
-use crate::marked::{self, Findings};
+use crate::marked::{self, Findings, Node};
 use crate::policy::HostPattern;
 use checked::Purpose;
 use std::borrow::Cow;
@@ -30,6 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use edges::Bind;
+pub use effective::{Origin, Shown, Step, Word, common, name};
 pub use kms::{Aws, Gcp, GcpLogin, Keyring, Kms, Pkcs11, Provider, Transit, TransitAuth};
 pub use upstream::Url;
 pub(crate) use written::socket_address;
@@ -426,6 +429,9 @@ impl fmt::Display for LogLevel {
     }
 }
 
+/// A file as it was read.
+type Written = (Source, Node);
+
 impl Settings {
     /// Reads the file that the overrides name, if any, lays the overrides over it, and checks all of it.
     ///
@@ -454,6 +460,15 @@ impl Settings {
         overrides: &Overrides,
         read: impl Fn(&Path) -> io::Result<String>,
     ) -> Result<Settings, Vec<Diagnostic>> {
+        Settings::read(purpose, overrides, read).map(|(settings, _)| settings)
+    }
+
+    /// The settings, and the file that was read.
+    fn read(
+        purpose: Purpose,
+        overrides: &Overrides,
+        read: impl Fn(&Path) -> io::Result<String>,
+    ) -> Result<(Settings, Option<Written>), Vec<Diagnostic>> {
         let Some(config) = &overrides.config else {
             let source = Source::new("command line", "");
             let mut findings = Findings::new(&source);
@@ -464,7 +479,7 @@ impl Settings {
                 false,
                 &mut findings,
             );
-            return finish(settings, findings, &source);
+            return Ok((finish(settings, findings, &source)?, None));
         };
         let name = config.display().to_string();
         let text = read(config).map_err(|error| {
@@ -485,7 +500,8 @@ impl Settings {
         let base = config.parent().unwrap_or(Path::new(""));
         let settings = written::read(&root, base, &mut findings)
             .and_then(|file| checked::check(file, overrides, purpose, true, &mut findings));
-        finish(settings, findings, &source)
+        let settings = finish(settings, findings, &source)?;
+        Ok((settings, Some((source, root))))
     }
 
     /// Nothing is made where it is not there: for what looks, or opens.

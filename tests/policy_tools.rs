@@ -9,12 +9,11 @@ use fieldveil::cli::{Cli, Command, Exit, Output, policy};
 use fieldveil::policy::schema;
 use fieldveil::rehearsal::script;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 mod schema_validator;
-use schema_validator::validate;
+use schema_validator::{as_json, known, mappings, validate};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -382,74 +381,6 @@ fn versions_are_compared() {
 
 // --- the schemas ---------------------------------------------------------------------------------
 
-/// A YAML text as the JSON that an editor's validator sees.
-fn as_json(text: &str) -> Option<Value> {
-    yaml::read(text)
-}
-
-mod yaml {
-    //! The kind of YAML that the language takes, as JSON: plain numbers and booleans are such, the rest is text.
-    use granit_parser::{Event, Parser, ScalarStyle};
-    use serde_json::{Map, Value};
-
-    enum Frame {
-        List(Vec<Value>),
-        Map(Map<String, Value>, Option<String>),
-    }
-
-    pub fn read(text: &str) -> Option<Value> {
-        let mut stack: Vec<Frame> = Vec::new();
-        let mut root = None;
-        for event in Parser::new_from_str(text) {
-            let (event, _) = event.ok()?;
-            let done = match event {
-                Event::Scalar(value, style, ..) => {
-                    let plain = style == ScalarStyle::Plain;
-                    let parsed = plain
-                        .then(|| serde_json::from_str::<Value>(&value).ok())
-                        .flatten();
-                    let empty = plain && matches!(&*value, "" | "~");
-                    match parsed {
-                        _ if empty => Value::Null,
-                        Some(parsed) if !parsed.is_string() => parsed,
-                        _ => Value::from(value.into_owned()),
-                    }
-                }
-                Event::SequenceStart(..) => {
-                    stack.push(Frame::List(Vec::new()));
-                    continue;
-                }
-                Event::MappingStart(..) => {
-                    stack.push(Frame::Map(Map::new(), None));
-                    continue;
-                }
-                Event::SequenceEnd | Event::MappingEnd => match stack.pop()? {
-                    Frame::List(items) => Value::Array(items),
-                    Frame::Map(members, _) => Value::Object(members),
-                },
-                Event::Alias(_) => return None,
-                _ => continue,
-            };
-            match stack.last_mut() {
-                None => root = Some(done),
-                Some(Frame::List(items)) => items.push(done),
-                Some(Frame::Map(members, key)) => match key.take() {
-                    Some(key) => {
-                        members.insert(key, done);
-                    }
-                    None => {
-                        *key = Some(
-                            done.as_str()
-                                .map_or_else(|| done.to_string(), str::to_owned),
-                        )
-                    }
-                },
-            }
-        }
-        root
-    }
-}
-
 #[test]
 fn the_schemas_take_what_the_readers_take() {
     let (of_policies, of_tests) = (schema::policy(), script::schema());
@@ -517,60 +448,6 @@ fn the_schemas_refuse_what_the_readers_refuse_for_their_words() {
         }
     }
     assert!(refused > 8, "{refused}");
-}
-
-/// Every mapping of known words in a schema, with the path of an example of it.
-fn mappings(
-    schema: &Value,
-    at: &Value,
-    path: Vec<String>,
-    out: &mut Vec<(Vec<String>, BTreeSet<String>)>,
-) {
-    let at = match at["$ref"]
-        .as_str()
-        .and_then(|to| to.strip_prefix("#/$defs/"))
-    {
-        Some(name) => &schema["$defs"][name],
-        None => at,
-    };
-    if path.len() > 14 {
-        return;
-    }
-    let below = |name: &str| [path.clone(), vec![name.to_owned()]].concat();
-    if at["additionalProperties"] == json!(false) {
-        let words = at["properties"].as_object().expect("words");
-        out.push((path.clone(), words.keys().cloned().collect()));
-        for (word, value) in words {
-            mappings(schema, value, below(word), out);
-        }
-    } else if at["additionalProperties"].is_object() {
-        mappings(schema, &at["additionalProperties"], below("*"), out);
-    }
-    if at["items"].is_object() {
-        mappings(schema, &at["items"], below("0"), out);
-    }
-}
-
-/// The words that the reader knows in the mapping at `path`, as its finding about another one tells.
-fn known(
-    path: &[String],
-    load: &dyn Fn(&str) -> Vec<fieldveil::diagnostic::Diagnostic>,
-) -> BTreeSet<String> {
-    let mut document = json!({"qqqqqqqqqqqqqqqqqqqqqqqq": 1});
-    for step in path.iter().rev() {
-        document = match step.as_str() {
-            "0" => json!([document]),
-            "*" => json!({"x": document}),
-            word => json!({word: document}),
-        };
-    }
-    let found = load(&document.to_string());
-    let about = found.iter().find(|one| one.message.contains("qqqqqqqq"));
-    let hint = about
-        .and_then(|one| one.hint.as_deref())
-        .unwrap_or_default();
-    let words = hint.strip_prefix("known here: ").unwrap_or_default();
-    words.split(", ").map(str::to_owned).collect()
 }
 
 #[test]

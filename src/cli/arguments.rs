@@ -1,11 +1,13 @@
 //! What can be typed: commands, their flags, and what `--help` says of them. It does nothing.
 
+mod config;
 mod filter;
 mod keyring;
 mod keys;
 mod policy;
 mod store;
 
+pub use config::{ConfigCommand, ConfigShowArgs};
 pub use filter::{FilterArgs, FilterSide, OnOpenError, OnSealError, OpenArgs, SealArgs};
 pub use keyring::{KeyringArgs, KeyringCommand, KeyringInitArgs, KeyringKeyArgs, UnlockArgs};
 pub use keys::{AdminArgs, KeysCommand, KeysPurgeArgs};
@@ -43,6 +45,9 @@ Examples:
     Seal(Box<SealArgs>),
     /// Opens records on standard input by a route's rules
     Open(Box<OpenArgs>),
+    /// Works on settings
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Works on policies
     #[command(subcommand)]
     Policy(PolicyCommand),

@@ -6,7 +6,7 @@ use clap::CommandFactory;
 
 #[track_caller]
 fn parse(line: &[&str]) -> Result<Cli, Exit> {
-    Cli::try_parse_from(std::iter::once("fieldveil").chain(line.iter().copied()))
+    Cli::parsed(std::iter::once("fieldveil").chain(line.iter().copied()))
         .and_then(Cli::with_a_fit_output)
         .map_err(|error| usage(&error))
 }
@@ -117,6 +117,8 @@ fn what_can_be_typed() {
             "000102030405060708090a0b0c0d0e0f",
             "-y",
         ],
+        &["config", "show", "--origin", "--config", "f"],
+        &["config", "schema"],
         &["completions", "zsh"],
         &["doctor", "--config", "f", "--output", "json"],
         &["man", "--dir", "d"],
@@ -124,6 +126,23 @@ fn what_can_be_typed() {
         &["run"],
     ] {
         assert!(parse(line).is_ok(), "{line:?}: {:?}", parse(line));
+    }
+}
+
+/// Which arguments stood on the command line is known of `config show`.
+#[test]
+fn flags_are_told_from_the_environment() {
+    let shown = parse(&["config", "show", "--log-level", "warn", "--listen", "a:1"]);
+    let Ok(Cli {
+        command: Command::Config(ConfigCommand::Show(show)),
+        ..
+    }) = shown
+    else {
+        panic!("{shown:?}")
+    };
+    assert_eq!(show.run.listen.as_deref(), Some("a:1"));
+    for (id, typed) in [("log_level", true), ("listen", true), ("upstream", false)] {
+        assert_eq!(show.typed.iter().any(|one| one == id), typed, "{id}");
     }
 }
 
@@ -155,6 +174,9 @@ fn mistakes_are_64_and_help_is_0() {
         &["seal", "--header", "nothing"],
         &["store", "delete", "--config", "f", "3F"],
         &["store", "delete", "--config", "f", "--yes"],
+        &["config", "show", "--origin", "default"],
+        &["config", "schema", "settings"],
+        &["config", "schema", "--output", "junit"],
         &["completions", "tcsh"],
         &[
             "keyring",

@@ -17,8 +17,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-const CONNECT_DEFAULT: Duration = Duration::from_secs(5);
-const RESPONSE_DEFAULT: Duration = Duration::from_secs(60);
+pub(super) const CONNECT_DEFAULT: Duration = Duration::from_secs(5);
+pub(super) const RESPONSE_DEFAULT: Duration = Duration::from_secs(60);
 
 /// What the settings are for.
 #[derive(Clone, Copy, PartialEq, Eq)]

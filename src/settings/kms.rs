@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// Bytes of an identity, a mount, a namespace, a role or a variable's name.
 const TEXT_BYTES_MAX: usize = 256;
 /// Where Kubernetes mounts the token of a pod's service account.
-const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+pub(super) const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 /// A KMS.
 #[derive(Clone, Debug, PartialEq, Eq)]

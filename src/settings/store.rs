@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// For one call to the store, unless the settings say otherwise.
-const DEADLINE_DEFAULT: Duration = Duration::from_secs(1);
+pub(super) const DEADLINE_DEFAULT: Duration = Duration::from_secs(1);
 
 /// None for `type: none`, and together with findings.
 pub(super) fn store(node: &Node, base: &Path, findings: &mut Findings<'_>) -> Option<Store> {
@@ -34,16 +34,16 @@ pub(super) fn store(node: &Node, base: &Path, findings: &mut Findings<'_>) -> Op
         .take("deadline")
         .and_then(|node| period(node, "`deadline`", millis(50, 10), findings));
     fields.finish(findings);
+    let (ca, required) = match tls {
+        Some(node) => store_tls(node, base, findings)?,
+        None => (Ca::System, None),
+    };
     let kind = match (file, url_file) {
         (Some(node), _) => StoreKind::Embedded {
             file: path(node, base, "`file`", findings)?,
         },
         (_, Some(node)) => {
             let url_file = path(node, base, "`url_file`", findings)?;
-            let (ca, required) = match tls {
-                Some(node) => store_tls(node, base, findings)?,
-                None => (Ca::System, None),
-            };
             StoreKind::Postgres {
                 url_file,
                 ca,

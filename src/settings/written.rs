@@ -19,7 +19,7 @@ use std::time::Duration;
 /// Listeners, upstreams, KMSs: at most so many of each.
 pub(super) const PLACES_MAX: usize = 64;
 /// Keys; KEKs of one key that open, too.
-const KEYS_MAX: usize = 256;
+pub(super) const KEYS_MAX: usize = 256;
 
 #[derive(Default)]
 pub(super) struct SettingsFile {

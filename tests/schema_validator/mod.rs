@@ -1,6 +1,11 @@
 //! As much of JSON Schema (draft 2020-12) as the exported schemas use; an unknown keyword is an error, so that none is passed over.
 
+mod words;
+mod yaml;
+
 use serde_json::{Map, Value};
+pub use words::{known, mappings};
+pub use yaml::read as as_json;
 
 /// Errors: where, and by which keyword.
 pub fn validate(schema: &Value, document: &Value) -> Result<(), String> {
@@ -32,7 +37,7 @@ fn holds(
     let all = || operand.as_array().expect("a list").iter();
     let length = |len: usize| len as u64;
     Ok(match keyword {
-        "$schema" | "$id" | "$defs" | "title" | "description" => true,
+        "$schema" | "$id" | "$defs" | "title" | "description" | "default" => true,
         "$ref" => {
             let name = operand.as_str().and_then(|to| to.strip_prefix("#/$defs/"));
             check(root, &root["$defs"][name.expect("a reference")], value, at)?;
@@ -126,7 +131,7 @@ fn holds(
     })
 }
 
-/// The two patterns that the schemas have.
+/// The patterns that the schemas have.
 fn matches(pattern: &str, text: &str) -> bool {
     match pattern {
         "^[A-Za-z0-9][A-Za-z0-9._-]*$" => {
@@ -141,6 +146,14 @@ fn matches(pattern: &str, text: &str) -> bool {
             (1..=32).contains(&text.len())
                 && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-')
         }
+        "^(0|[1-9][0-9]*)(ms|s|m|h|d)$" => is_amount(text, &["ms", "s", "m", "h", "d"]),
+        "^(0|[1-9][0-9]*)(B|KiB|MiB|GiB)$" => is_amount(text, &["B", "KiB", "MiB", "GiB"]),
         other => panic!("pattern {other}"),
     }
+}
+
+fn is_amount(text: &str, units: &[&str]) -> bool {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    units.contains(&unit) && !number.is_empty() && (number == "0" || !number.starts_with('0'))
 }
