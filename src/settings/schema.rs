@@ -3,6 +3,8 @@
 //! A test holds its words against those that the reader knows, and its defaults against those that the agent goes by. What words mean
 //! together (names that refer to something, bounds of amounts) the reader alone can tell.
 
+mod kms;
+
 use super::amount::{show_duration, show_size};
 use super::written::{KEYS_MAX, PLACES_MAX};
 use super::{GRACE_DEFAULT, LEASE_DEFAULT, Limits, ROTATE_DEFAULT, Reload};
@@ -161,7 +163,13 @@ pub fn settings() -> Value {
     whole
 }
 
-const KMS_TYPES: &[&str] = &["kms-keyring", "kms-transit", "kms-aws", "kms-pkcs11"];
+const KMS_TYPES: &[&str] = &[
+    "kms-keyring",
+    "kms-transit",
+    "kms-aws",
+    "kms-gcp",
+    "kms-pkcs11",
+];
 const STORE_TYPES: &[&str] = &["store-none", "store-embedded", "store-postgres"];
 
 /// Mappings that their `type` tells apart.
@@ -176,10 +184,11 @@ fn definitions() -> Map<String, Value> {
     define("listener", listener());
     define("upstream", upstream());
     define("key", key());
-    define("kms-keyring", keyring());
-    define("kms-transit", transit());
-    define("kms-aws", aws());
-    define("kms-pkcs11", pkcs11());
+    define("kms-keyring", kms::keyring());
+    define("kms-transit", kms::transit());
+    define("kms-aws", kms::aws());
+    define("kms-gcp", kms::gcp());
+    define("kms-pkcs11", kms::pkcs11());
     let mut none = typed("none", "Wrapped data keys travel in the tokens", &[]);
     none["properties"]["type"]["default"] = json!("none");
     define("store-none", none);
@@ -363,109 +372,6 @@ fn key() -> Value {
             ),
         ],
     )
-}
-
-fn keyring() -> Value {
-    let mut unlock = mapping(
-        "What the keyring's keys are encrypted under",
-        &[
-            ("key_file", "A file of 32 bytes", text()),
-            ("passphrase_file", "A file with a passphrase", text()),
-        ],
-    );
-    unlock["oneOf"] = one_of(&["key_file", "passphrase_file"]);
-    typed(
-        "keyring",
-        "The embedded key store",
-        &[
-            ("dir!", "Its directory", text()),
-            ("unlock", "How it is unlocked", unlock),
-        ],
-    )
-}
-
-fn transit() -> Value {
-    let mount = |default: &str| or(text(), default);
-    let mut approle = mapping(
-        "As an AppRole",
-        &[
-            ("mount", "Where the method is mounted", mount("approle")),
-            ("role_id!", "Which role", text()),
-            ("secret_id_file", "A file with the secret id", text()),
-            ("secret_id_env", "The variable with the secret id", text()),
-        ],
-    );
-    approle["oneOf"] = one_of(&["secret_id_file", "secret_id_env"]);
-    let kubernetes = mapping(
-        "As the service account of a pod",
-        &[
-            ("mount", "Where the method is mounted", mount("kubernetes")),
-            ("role!", "Which role", text()),
-            (
-                "jwt_file",
-                "The service account's token",
-                or(text(), super::kms::SERVICE_ACCOUNT),
-            ),
-        ],
-    );
-    let mut auth = mapping(
-        "How the agent logs in",
-        &[
-            ("token_file", "A file with a token", text()),
-            ("token_env", "The variable with a token", text()),
-            ("approle", "As an AppRole", approle),
-            ("kubernetes", "As the service account of a pod", kubernetes),
-        ],
-    );
-    auth["oneOf"] = one_of(&["token_file", "token_env", "approle", "kubernetes"]);
-    typed(
-        "transit",
-        "The transit engine of HashiCorp Vault or OpenBao",
-        &[
-            (
-                "address!",
-                "http://HOST[:PORT] or https://HOST[:PORT]",
-                text(),
-            ),
-            (
-                "identity!",
-                "What tokens know it by, wherever it is",
-                text(),
-            ),
-            ("mount", "Where the engine is mounted", mount("transit")),
-            ("namespace", "Sent with every request", text()),
-            ("tls", "TLS with it", client_tls()),
-            ("auth!", "How the agent logs in", auth),
-        ],
-    )
-}
-
-fn aws() -> Value {
-    typed(
-        "aws",
-        "AWS KMS",
-        &[
-            ("region", "Where credentials are asked for", text()),
-            ("endpoint", "Instead of AWS's own addresses", text()),
-            ("tls", "TLS with it", client_tls()),
-        ],
-    )
-}
-
-fn pkcs11() -> Value {
-    let mut pkcs11 = typed(
-        "pkcs11",
-        "The token of an HSM",
-        &[
-            ("library!", "The file of the HSM's library", text()),
-            ("token!", "The token's label", text()),
-            ("pin_file", "A file with the user's PIN", text()),
-            ("pin_env", "The variable with the user's PIN", text()),
-            ("sessions", "Calls at a time", count(64, 4)),
-        ],
-    );
-    pkcs11["oneOf"] = one_of(&["pin_file", "pin_env"]);
-    pkcs11
 }
 
 fn limits() -> Value {

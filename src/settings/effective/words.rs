@@ -4,7 +4,7 @@ use super::{Collector, Origin, Place, Shown};
 use crate::keys::Need;
 use crate::settings::amount::{show_duration, show_size};
 use crate::settings::{
-    Admin, Bind, Ca, Kek, Key, Kms, LOCAL_KMS, Limits, Listener, LogFormat, Overrides,
+    Admin, Bind, Ca, GcpLogin, Kek, Key, Kms, LOCAL_KMS, Limits, Listener, LogFormat, Overrides,
     PolicySource, Provider, Secret, Settings, Speak, StoreKind, TlsFiles, Transit, TransitAuth,
     Unlock, Upstream,
 };
@@ -196,7 +196,6 @@ fn secret(secret: &Secret, place: &Place, file: &str, variable: &str, all: &mut 
     }
 }
 
-/// Providers whose words are all required, or whose defaults nobody could tell, need no lines here: the file's are shown.
 fn kms(kms: &Kms, place: &Place, all: &mut Collector<'_>) {
     all.text(place.word("type"), kms.provider.word());
     let provider = &kms.provider;
@@ -220,6 +219,16 @@ fn kms(kms: &Kms, place: &Place, all: &mut Collector<'_>) {
         all.maybe(place.word("region"), aws.region.as_ref());
         all.maybe(place.word("endpoint"), aws.endpoint.as_ref());
         ca(&aws.ca, place.word("tls").word("ca"), all);
+    }
+    if let Provider::Gcp(gcp) = provider {
+        all.maybe(place.word("endpoint"), gcp.endpoint.as_ref());
+        if gcp.endpoint.as_ref().is_none_or(|endpoint| endpoint.tls) {
+            ca(&gcp.ca, place.word("tls").word("ca"), all);
+        }
+        match &gcp.login {
+            GcpLogin::Metadata(server) => all.maybe(place.word("metadata"), server.as_ref()),
+            GcpLogin::File(file) => all.text(place.word("credentials_file"), file.display()),
+        }
     }
     if let Provider::Pkcs11(pkcs11) = provider {
         all.text(place.word("library"), pkcs11.library.display());
