@@ -458,6 +458,7 @@ fn roads(
             },
             answer: settings.limits.answer_timeout,
             exchange: settings.limits.exchange_timeout,
+            tunnel_idle: settings.limits.tunnel_idle,
             ..proxy::Limits::default()
         };
         let proxy = Proxy::new(

@@ -185,6 +185,8 @@ codes! {
         "Send values of less than about 700 KB."
 
     // What the policy says no to.
+    UpgradeRefused "upgrade-refused" 403 Policy "The route's rules are for bodies, and nobody could look into what follows an upgrade"
+        "Give the upgrade a route of its own, without rules for bodies, before this one."
     Unmatched "unmatched" 403 Policy "No route of the policy takes this request, and the policy rejects such requests"
         "Add a route, or set `unmatched: report`."
     PathAmbiguous "path-ambiguous" 400 Policy "The path has no single meaning"
@@ -245,6 +247,8 @@ codes! {
         "The request may have taken effect there; check before repeating it."
     UpstreamUnreadable "upstream-unreadable" 502 Upstream "The upstream's answer has fields to seal and cannot be read"
         "Ask the operator: the route seals this answer, so it must be JSON, in a known coding or none, within the limit."
+    UpgradeUnspoken "upgrade-unspoken" 502 Upstream "The upstream is spoken to in HTTP/2 alone, which has no upgrade"
+        "Ask the operator: let the upstream speak HTTP/1.1, too (`http: auto`)."
     UpstreamRefused "upstream-refused" 502 Policy "The policy rejects the upstream's answer"
         "Ask the operator: the log's record has the reason."
 

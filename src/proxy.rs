@@ -13,9 +13,11 @@ mod keys;
 pub(crate) mod letter;
 pub(crate) mod refusal;
 pub(crate) mod route;
+mod upgrade;
 
 pub use connect::{Passage, Through};
 pub use keys::KeySource;
+pub use upgrade::Switched;
 
 use crate::audit::{Observe, RESULT, Record, Side};
 use crate::body::held::{self, Room};
@@ -28,8 +30,9 @@ use crate::transform::{Heads, Message, Spot, Tally, plan_message};
 use crate::upstream::{Upstream, Upstreams};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
+use hyper::upgrade::OnUpgrade;
 use refusal::Failure;
 use route::Way;
 use std::borrow::Cow;
@@ -37,6 +40,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use upgrade::Asked;
 
 /// The road's bounds, for one listener.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +59,8 @@ pub struct Limits {
     pub answer: Duration,
     /// From a request's head to its answer's last byte.
     pub exchange: Duration,
+    /// A tunnel behind an upgrade in which nothing moves for so long is given up.
+    pub tunnel_idle: Duration,
 }
 
 impl Default for Limits {
@@ -70,6 +76,7 @@ impl Default for Limits {
             },
             answer: Duration::from_secs(300),
             exchange: Duration::from_secs(3600),
+            tunnel_idle: Duration::from_secs(600),
         }
     }
 }
@@ -88,6 +95,8 @@ pub trait Exchange {
     fn peer_name(&self) -> Option<&str>;
     /// Where its connection leads, whatever the requests on it say: made for it alone.
     fn leads_to(&self) -> Option<&Upstream<Body>>;
+    /// The answer is a switch to another protocol; behind it, the client's connection leads there.
+    fn switch(&self, client: OnUpgrade, passage: Passage);
 }
 
 /// What holds for a request from its head to its answer; exchanged whole.
@@ -220,6 +229,7 @@ impl Proxy {
         if version == Version::HTTP_2 {
             headers::join_cookies(&mut head.headers);
         }
+        let asked = Asked::of(&head, !pending);
         headers::arrive(&head.method, &mut head.headers, &self.pseudonym).map_err(early)?;
         let upstream = match exchange.leads_to() {
             Some(upstream) if !upstream.is_for(&head) => {
@@ -238,6 +248,12 @@ impl Proxy {
         let way =
             route::take(policies, &head, upstream.authority(), peer, record).map_err(early)?;
 
+        if let (Some(asked), Some(way)) = (&asked, &way)
+            && asked.is_hidden_from(way)
+        {
+            way.refuse(Code::UpgradeRefused.into(), record)?;
+        }
+
         // Outward: nothing goes up before the whole body is known to be what the policy wants it to be.
         let mut body = match &way {
             // Boxed, like the way back: what no route takes should not carry room for it.
@@ -251,17 +267,31 @@ impl Proxy {
         }
         let via = self.pseudonym.via(version);
         headers::send(&mut head.headers, via, upstream.host());
-        if upstream.is_multiplexed() {
+        if let Some(asked) = &asked {
+            asked.ask(&mut head.headers);
+        } else if upstream.is_multiplexed() {
             headers::send_multiplexed(&mut head.headers);
         }
         let method = head.method.clone();
+        let client = asked
+            .as_ref()
+            .and_then(|_| head.extensions.remove::<OnUpgrade>());
         head.extensions.clear();
         let progress = body.progress();
         let sent_some = !body.is_end_stream();
         let request = Request::from_parts(head, body);
-        let sent = record
-            .waiting(upstream.send(request, &progress, deadline))
-            .await;
+        let sent = match asked {
+            None => {
+                record
+                    .waiting(upstream.send(request, &progress, deadline))
+                    .await
+            }
+            // Boxed: few requests ask for it.
+            Some(_) => {
+                let sent = Box::pin(upstream.send_alone(request, deadline));
+                record.waiting(sent).await
+            }
+        };
         let sent = sent.map_err(|error| match progress.is_stalled() {
             true => Error::from(Code::BodyTimeout).closing(),
             false => blame(exchange, error),
@@ -272,7 +302,17 @@ impl Proxy {
 
         // Back.
         if head.status.is_informational() {
-            return Err(Code::UpstreamBroken.because("an upgrade that nobody asked for"));
+            let upgraded = head.extensions.remove::<OnUpgrade>();
+            let (Some(asked), Some(client), Some(upgraded), StatusCode::SWITCHING_PROTOCOLS) =
+                (asked, client, upgraded, head.status)
+            else {
+                return Err(Code::UpstreamBroken.because("an upgrade that nobody asked for"));
+            };
+            asked.agree(&mut head.headers)?;
+            let switched = Switched::new(upgraded, self.limits.tunnel_idle, permit);
+            exchange.switch(client, switched.of(record.id()));
+            head.version = Version::HTTP_11;
+            return Ok(Response::from_parts(head, Body::empty()));
         }
         head.version = Version::HTTP_11;
         headers::back(&mut head.headers);

@@ -355,6 +355,8 @@ pub struct Limits {
     pub answer_timeout: Duration,
     /// From a request's head to its answer's last byte.
     pub exchange_timeout: Duration,
+    /// A tunnel, behind an upgrade, in which nothing moves for so long is closed.
+    pub tunnel_idle: Duration,
     /// Whether an upstream may be at a loopback address.
     pub loopback_upstreams: bool,
 }
@@ -377,6 +379,7 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(60),
             answer_timeout: Duration::from_secs(300),
             exchange_timeout: Duration::from_secs(3600),
+            tunnel_idle: Duration::from_secs(600),
             loopback_upstreams: true,
         }
     }

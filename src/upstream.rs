@@ -19,13 +19,14 @@ pub use target::Target;
 pub use targets::Targets;
 
 use crate::error::{Code, Error};
-use crate::tls::Identity;
+use crate::tls::{Identity, protocols};
 use bytes::Bytes;
 use connect::{ConnectError, Connector, Ready};
 use dial::Dialer;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri};
 use hyper::body::{Body, Incoming};
+use hyper::client::conn::http1;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::error::Error as StdError;
@@ -34,6 +35,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
+use tower::Service as _;
 
 /// Which version of HTTP an upstream is spoken to in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -160,6 +162,7 @@ pub struct Upstream<B> {
     response: Duration,
     /// The last connection was one of HTTP/2.
     multiplexed: Arc<AtomicBool>,
+    tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 // Derived, it would want bodies to be `Clone`.
@@ -173,6 +176,7 @@ impl<B> Clone for Upstream<B> {
             host: self.host.clone(),
             response: self.response,
             multiplexed: self.multiplexed.clone(),
+            tls: self.tls.clone(),
         }
     }
 }
@@ -237,7 +241,7 @@ where
         let connector = Connector {
             speak: settings.speak,
             multiplexed: multiplexed.clone(),
-            tls: tls.map(TlsConnector::from),
+            tls: tls.clone().map(TlsConnector::from),
             dialer,
             // Later than whoever waits for the answer is told.
             write: settings.response.saturating_mul(2),
@@ -266,6 +270,7 @@ where
             host,
             response: settings.response,
             multiplexed,
+            tls,
         })
     }
 
@@ -367,6 +372,50 @@ where
             }
         }
     }
+
+    /// Sends a request without a body on a connection of its own, of HTTP/1.1, which may leave HTTP behind the answer
+    /// (RFC 9110 section 7.8). It ends with the answer, or with what follows it.
+    ///
+    /// # Errors
+    /// As [`Upstream::send`]; [`Code::UpgradeUnspoken`].
+    pub async fn send_alone(
+        &self,
+        mut request: Request<B>,
+        deadline: Instant,
+    ) -> Result<Response<Incoming>, Error> {
+        if self.connector.speak == Speak::Http2 {
+            return Err(Code::UpgradeUnspoken.into());
+        }
+        let tls = self.tls.as_deref().cloned().map(|mut config| {
+            config.alpn_protocols = protocols(false);
+            TlsConnector::from(Arc::new(config))
+        });
+        let mut alone = Connector {
+            tls,
+            speak: Speak::Http1,
+            multiplexed: Arc::default(),
+            ready: Ready::default(),
+            ..self.connector.clone()
+        };
+        let uri = self.uri(request.uri().path_and_query())?;
+        *request.uri_mut() = uri
+            .path_and_query()
+            .map_or(Uri::from_static("/"), |target| target.clone().into());
+        *request.version_mut() = http::Version::HTTP_11;
+        let stream = alone.call(uri).await.map_err(|error| error.0)?;
+        let answer = async {
+            let (mut sender, connection) = http1::handshake(stream).await?;
+            // It ends with its last user: the sender, the answer's body, or what follows a switch.
+            tokio::spawn(connection.with_upgrades());
+            sender.send_request(request).await
+        };
+        let until = deadline.min(Instant::now() + self.response);
+        match timeout_at(until, answer).await {
+            Ok(answer) => answer.map_err(|error| failed_at(&error)),
+            Err(_) if until == deadline => Err(Code::ExchangeTimeout.into()),
+            Err(_) => Err(Code::UpstreamTimeout.into()),
+        }
+    }
 }
 
 /// What kept an answer from coming, as a code; the note says which step failed, and no more.
@@ -377,22 +426,27 @@ fn failed(error: &hyper_util::client::legacy::Error) -> Error {
             return refused.0.clone();
         }
         if let Some(cause) = cause.downcast_ref::<hyper::Error>() {
-            // Of the two sides it was the client's that failed.
-            if cause.is_user() {
-                return Error::from(Code::BodyBroken).closing();
-            }
-            let note = if cause.is_parse() {
-                "the answer is not HTTP"
-            } else if cause.is_incomplete_message() || cause.is_closed() || cause.is_canceled() {
-                "closed before the answer's head"
-            } else {
-                "the connection or stream failed"
-            };
-            return Code::UpstreamBroken.because(note);
+            return failed_at(cause);
         }
         source = cause.source();
     }
     Code::UpstreamBroken.because("the connection failed")
+}
+
+/// As [`failed`], of the connection itself.
+fn failed_at(cause: &hyper::Error) -> Error {
+    // Of the two sides it was the client's that failed.
+    if cause.is_user() {
+        return Error::from(Code::BodyBroken).closing();
+    }
+    let note = if cause.is_parse() {
+        "the answer is not HTTP"
+    } else if cause.is_incomplete_message() || cause.is_closed() || cause.is_canceled() {
+        "closed before the answer's head"
+    } else {
+        "the connection or stream failed"
+    };
+    Code::UpstreamBroken.because(note)
 }
 
 #[cfg(test)]

@@ -36,5 +36,7 @@ mod rewriting;
 mod selectors;
 #[path = "road/tls.rs"]
 mod tls;
+#[path = "road/upgrades.rs"]
+mod upgrades;
 #[path = "road/words.rs"]
 mod words;

@@ -14,6 +14,7 @@ use crate::proxy::{Passage, Proxy, Through};
 use crate::tls::H2;
 use crate::upstream::Upstream;
 use bytes::BytesMut;
+use hyper_util::rt::TokioIo;
 use std::io;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -63,11 +64,11 @@ impl Service {
         };
         let behind = self.forward.as_ref().map(|_| drain.another());
         let led = self.serve(beginning, http2, drain, &mut cut).await;
-        let (Some((stream, begun, passage)), Some(drain)) = (led, behind) else {
+        let Some((stream, begun, passage)) = led else {
             return;
         };
         // Seldom, and for long: no room for it in every connection's task.
-        Box::pin(self.go_through(stream, begun, passage, drain, cut)).await;
+        Box::pin(self.go_through(stream, begun, passage, behind, cut)).await;
     }
 
     /// Serves requests until the connection's end, or until one of them leads elsewhere.
@@ -87,19 +88,36 @@ impl Service {
         cut.unless(http1::serve(self, connection, drain)).await?
     }
 
-    /// What stands behind a CONNECT: bytes that go unseen, or TLS that ends here and requests within.
+    /// What stands behind a CONNECT or an upgrade: bytes that go unseen, or TLS that ends here and requests within.
+    /// `drain`: of a forward proxy.
     async fn go_through(
         self: &Arc<Self>,
         stream: Stream,
         begun: BytesMut,
         passage: Passage,
-        drain: Bell,
+        drain: Option<Bell>,
         mut cut: Bell,
     ) {
-        let (Some(forward), id) = (&self.forward, Some(passage.id)) else {
+        let id = Some(passage.id);
+        let to = match passage.to {
+            Through::Switched(switched) => {
+                // It counts as a request in flight as long as it is open.
+                let _open = Open::one(&self.gauges, |gauges| &gauges.requests);
+                let tunnel = Tunnel::open(self.proxy.clone(), id);
+                let Ok(far) = switched.upstream.await else {
+                    return;
+                };
+                let (near, far) = (stream.again(begun), TokioIo::new(far));
+                cut.unless(tunnel.carry(near, far, switched.idle)).await;
+                return;
+            }
+            to => to,
+        };
+        let (Some(forward), Some(drain)) = (&self.forward, drain) else {
             return;
         };
-        match passage.to {
+        match to {
+            Through::Switched(_) => {}
             Through::Blind(far) => {
                 let near = stream.again(begun);
                 let tunnel = Tunnel::open(self.proxy.clone(), id);
@@ -112,7 +130,11 @@ impl Service {
                 let mut drain = drain;
                 let within = drain.unless(intercepted).await.flatten();
                 if let Some((beginning, http2)) = within {
-                    self.serve(beginning, http2, drain, &mut cut).await;
+                    let led = self.serve(beginning, http2, drain, &mut cut).await;
+                    // What is within leads on by an upgrade alone.
+                    if let Some((stream, begun, passage)) = led {
+                        Box::pin(self.go_through(stream, begun, passage, None, cut)).await;
+                    }
                 }
             }
         }

@@ -6,6 +6,9 @@
 //! clean. What it refuses never reaches hyper: a small clean stand-in request does, marked in the `Wire`, so that
 //! the one error door answers it with a problem document, in the order of pipelined requests, and closes.
 //!
+//! Behind a request for another protocol bytes are kept back until it is answered: only then is it known whether they are
+//! that protocol's or the next request's.
+//!
 //! It never changes a byte that it lets through, and never looks into bodies beyond their framing.
 
 mod chunks;
@@ -65,7 +68,7 @@ impl<T> Door<T> {
         door
     }
 
-    /// The connection itself, and what was read behind a CONNECT.
+    /// The connection itself, and what was read behind a CONNECT or an upgrade.
     pub(super) fn into_parts(self) -> (T, BytesMut) {
         (self.io, self.held)
     }
@@ -136,6 +139,30 @@ impl<T> Door<T> {
 }
 
 impl<T: AsyncRead + Unpin> Door<T> {
+    /// Behind a request to upgrade. Ready when that was answered with anything but a switch, and what came meanwhile has
+    /// been judged as requests; false: the client is gone.
+    fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        loop {
+            if self.wire.is_answered(cx) {
+                self.gate.resume();
+                self.judge();
+                return Poll::Ready(Ok(true));
+            }
+            if self.ended {
+                return Poll::Ready(Ok(false));
+            }
+            // Listened to, for a client that hangs up; further bytes wait in the kernel.
+            if self.held.len() >= READ_BYTES {
+                return Poll::Pending;
+            }
+            let mut bytes = [0; READ_BYTES];
+            let mut early = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut early))?;
+            self.ended = early.filled().is_empty();
+            self.held.extend_from_slice(early.filled());
+        }
+    }
+
     /// Ready when there is something for a reader: bytes, an end, or an error, which the next read meets again.
     pub(super) fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.held.is_empty() || self.ended {
@@ -178,6 +205,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Door<T> {
                     return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
                 }
                 return Poll::Pending;
+            }
+            if door.gate.place() == Place::Upgrade && !ready!(door.poll_answered(cx))? {
+                return Poll::Ready(Ok(()));
             }
             if door.gate.place() == Place::Connect {
                 if door.wire.is_connect_over() {

@@ -26,7 +26,7 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// Serves until the connection's end, or until a CONNECT leads elsewhere: then what was read behind it comes back, too.
+/// Serves until the connection's end, or until a CONNECT or an upgrade leads elsewhere: then what was read behind it comes back, too.
 pub(super) async fn serve(
     service: &Service,
     connection: Beginning,
@@ -36,7 +36,7 @@ pub(super) async fn serve(
     let forward = service.forward.as_ref();
     let forward = forward.filter(|_| connection.upstream.is_none());
     let (client, upstream) = (connection.client, connection.upstream);
-    let opened: Mutex<Option<Box<(OnUpgrade, Passage)>>> = Mutex::new(None);
+    let opened = Opened::default();
     let wire = Arc::new(Wire::since(connection.born));
     let answering = |mut request: Request<Incoming>| {
         let exchange = Numbered {
@@ -44,6 +44,7 @@ pub(super) async fn serve(
             wire: wire.clone(),
             client: client.clone(),
             upstream: upstream.clone(),
+            opened: &opened,
             refused: forward.and_then(|forward| forward.refusal(request.headers())),
         };
         let in_flight = InFlight {
@@ -60,10 +61,7 @@ pub(super) async fn serve(
                 let connected = Box::pin(proxy.connect(&request, &exchange, vouched)).await;
                 let (answer, passage) = connected;
                 match passage {
-                    Some(passage) => {
-                        *opened.lock().unwrap_or_else(PoisonError::into_inner) =
-                            Some(Box::new((upgrade, passage)));
-                    }
+                    Some(passage) => opened.put(upgrade, passage),
                     None => exchange.wire.connect_refused(),
                 }
                 return Ok(answer.map(|body| Answer::new(body, in_flight)));
@@ -146,8 +144,7 @@ pub(super) async fn serve(
         })
         .await;
     }
-    let opened = opened.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let (upgrade, passage) = *opened?;
+    let (upgrade, passage) = *opened.take()?;
     // Ready, or never: hyper's part is over.
     let upgraded = upgrade.await.ok()?;
     let parts = upgraded.downcast::<TokioIo<Door<Stream>>>().ok()?;
@@ -155,6 +152,20 @@ pub(super) async fn serve(
     let mut begun = BytesMut::from(&parts.read_buf[..]);
     begun.extend_from_slice(&behind);
     Some((stream, begun, passage))
+}
+
+/// Where the connection leads when HTTP is over, and how to get hold of it. Boxed: few connections ever do.
+#[derive(Default)]
+struct Opened(Mutex<Option<Box<(OnUpgrade, Passage)>>>);
+
+impl Opened {
+    fn put(&self, upgrade: OnUpgrade, passage: Passage) {
+        let mut opened = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *opened = Some(Box::new((upgrade, passage)));
+    }
+    fn take(&self) -> Option<Box<(OnUpgrade, Passage)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// Lets go of hyper's part of a connection on which nothing is under way. None: it has let go itself, of a connection that leads elsewhere.
@@ -174,16 +185,17 @@ where
 }
 
 /// One request on its connection: what the door knows about it.
-struct Numbered {
+struct Numbered<'c> {
     number: u64,
     wire: Arc<Wire>,
     client: Client,
     upstream: Option<Arc<Upstream<Body>>>,
+    opened: &'c Opened,
     /// It lacks what the listener asks of its clients.
     refused: Option<Code>,
 }
 
-impl Exchange for Numbered {
+impl Exchange for Numbered<'_> {
     fn refusal(&self) -> Option<Code> {
         self.wire.refusal(self.number).or(self.refused)
     }
@@ -203,6 +215,10 @@ impl Exchange for Numbered {
     }
     fn leads_to(&self) -> Option<&Upstream<Body>> {
         self.upstream.as_deref()
+    }
+    fn switch(&self, client: OnUpgrade, passage: Passage) {
+        self.opened.put(client, passage);
+        self.wire.switch();
     }
 }
 

@@ -14,13 +14,14 @@ use super::wire::{Expiry, LINGER};
 use super::{Answer, Open, fields};
 use crate::body::Body;
 use crate::error::Code;
-use crate::proxy::Exchange;
+use crate::proxy::{Exchange, Passage};
 use crate::upstream::Upstream;
 use hyper::Request;
 use hyper::body::{Body as _, Incoming};
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -267,6 +268,8 @@ impl Exchange for Checked {
     fn leads_to(&self) -> Option<&Upstream<Body>> {
         self.upstream.as_deref()
     }
+    /// A stream has no such switch: the road never asks for one here.
+    fn switch(&self, _: OnUpgrade, _: Passage) {}
 }
 
 /// Lives from the request's head to the answer's last byte.

@@ -2,8 +2,9 @@
 //! keeps the time. Counts and moments only.
 
 use crate::error::Code;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::task::{Context, Waker};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -83,6 +84,10 @@ pub struct Wire {
     early: AtomicBool,
     /// The latest CONNECT led nowhere, and the door does not know yet.
     connect_refused: AtomicBool,
+    /// The last answer is a switch to another protocol.
+    switched: AtomicBool,
+    /// The door waits for the answer to a request to upgrade.
+    waiting: Mutex<Option<Waker>>,
 }
 
 impl Wire {
@@ -105,6 +110,8 @@ impl Wire {
             expired: OnceLock::new(),
             early: AtomicBool::new(false),
             connect_refused: AtomicBool::new(false),
+            switched: AtomicBool::new(false),
+            waiting: Mutex::new(None),
         }
     }
 
@@ -155,6 +162,15 @@ impl Wire {
     pub(super) fn is_connect_over(&self) -> bool {
         self.connect_refused.swap(false, Relaxed)
     }
+    /// Whether every request is answered, the last one with something else than a switch to another protocol. If not,
+    /// the task is woken when that changes.
+    pub(super) fn is_answered(&self, cx: &Context<'_>) -> bool {
+        if !self.switched.load(Relaxed) && self.answered.load(Relaxed) >= self.heads.load(Relaxed) {
+            return true;
+        }
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        false
+    }
     pub(super) fn is_body_broken(&self) -> bool {
         self.broken_body.get().is_some()
     }
@@ -191,10 +207,18 @@ impl Wire {
     pub(super) fn connect_refused(&self) {
         self.connect_refused.store(true, Relaxed);
     }
+    /// The answer is a switch to another protocol: no request follows.
+    pub(super) fn switch(&self) {
+        self.switched.store(true, Relaxed);
+    }
     pub(super) fn answered(&self) {
         self.serving_since.store(0, Relaxed);
         self.idle_since.store(self.now(), Relaxed);
         self.answered.fetch_add(1, Relaxed);
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiting) = waiting.take() {
+            waiting.wake();
+        }
     }
 
     // --- the connection's task ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 //! A host that a policy names is never tunnelled: its connection is made, TLS and certificate and all, before the client is told
 //! anything, and the client's own TLS ends here. Any other is dialled, and its bytes go unseen. Which bytes those are is the edge's matter.
 
+use super::upgrade::Switched;
 use super::{Exchange, Proxy, refused};
 use crate::audit::{Passed, Record, RequestId};
 use crate::body::Body;
@@ -15,7 +16,7 @@ use hyper::body::Incoming;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 
-/// What a CONNECT leads to.
+/// What a CONNECT or an upgrade leads to.
 pub struct Passage {
     /// Of the access that opened it.
     pub id: RequestId,
@@ -23,12 +24,14 @@ pub struct Passage {
     pub to: Through,
 }
 
-/// Where the bytes behind a CONNECT go.
+/// Where the bytes behind a CONNECT or an upgrade go.
 pub enum Through {
     /// To the host, unseen.
     Blind(TcpStream),
     /// Into TLS as this host would speak it; the requests within are for this upstream.
     Within(String, Box<Upstream<Body>>),
+    /// Behind a 101, to the upstream, unseen.
+    Switched(Switched),
 }
 
 impl Proxy {

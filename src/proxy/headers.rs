@@ -419,7 +419,7 @@ impl Default for Pseudonym {
 }
 
 /// The members of a comma-separated field, over all its lines.
-fn names(headers: &HeaderMap, field: HeaderName) -> impl Iterator<Item = &str> {
+pub(super) fn names(headers: &HeaderMap, field: HeaderName) -> impl Iterator<Item = &str> {
     let lines = headers
         .get_all(field)
         .into_iter()

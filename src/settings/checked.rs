@@ -479,6 +479,7 @@ fn limits(file: &SettingsFile) -> Limits {
         write_timeout: words.write_timeout.unwrap_or(default.write_timeout),
         answer_timeout: words.answer_timeout.unwrap_or(default.answer_timeout),
         exchange_timeout: words.exchange_timeout.unwrap_or(default.exchange_timeout),
+        tunnel_idle: words.tunnel_idle.unwrap_or(default.tunnel_idle),
         loopback_upstreams: words
             .loopback_upstreams
             .unwrap_or(default.loopback_upstreams),

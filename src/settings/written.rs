@@ -82,6 +82,7 @@ pub(super) struct LimitWords {
     pub write_timeout: Option<Duration>,
     pub answer_timeout: Option<Duration>,
     pub exchange_timeout: Option<Duration>,
+    pub tunnel_idle: Option<Duration>,
     pub loopback_upstreams: Option<bool>,
 }
 
@@ -418,6 +419,7 @@ fn limits(node: &Node, findings: &mut Findings<'_>) -> LimitWords {
     let write_timeout = time("write_timeout", seconds(1, 3600), findings);
     let answer_timeout = time("answer_timeout", seconds(1, 3600), findings);
     let exchange_timeout = time("exchange_timeout", seconds(1, 24 * 3600), findings);
+    let tunnel_idle = time("tunnel_idle", seconds(1, 24 * 3600), findings);
     let body_rate = fields
         .take("body_rate")
         .and_then(|node| bytes(node, "`body_rate`", 1..=1 << 30, findings));
@@ -447,6 +449,7 @@ fn limits(node: &Node, findings: &mut Findings<'_>) -> LimitWords {
         write_timeout,
         answer_timeout,
         exchange_timeout,
+        tunnel_idle,
         loopback_upstreams,
     }
 }

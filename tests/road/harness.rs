@@ -219,6 +219,14 @@ impl Line {
         }
         self.kept.drain(..count).collect()
     }
+    /// What was read and not taken yet.
+    pub fn all(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.kept)
+    }
+    /// Sends no more; still reads.
+    pub async fn end(&mut self) {
+        let _ = self.stream.shutdown().await;
+    }
     async fn line(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.kept.windows(2).position(|window| window == b"\r\n") {

@@ -20,6 +20,8 @@ enum Phase {
     Chunked(ChunkScan),
     /// Behind a CONNECT: what comes is no HTTP, or waits for the answer.
     Connect,
+    /// Behind a request to upgrade: what comes is read when that is answered.
+    Upgrade,
     Refused,
 }
 
@@ -40,6 +42,8 @@ pub enum Place {
     Body,
     /// Behind a CONNECT: nothing may come before its answer, and what comes behind that is none of the gate's.
     Connect,
+    /// Behind a request for another protocol: what comes means something only when that is answered.
+    Upgrade,
     /// A refusal was given; nothing more is read.
     Refused,
 }
@@ -71,9 +75,9 @@ impl Gate {
         }
     }
 
-    /// The CONNECT was refused: the connection goes on with other requests.
+    /// The CONNECT was refused, or the upgrade: the connection goes on with other requests.
     pub fn resume(&mut self) {
-        if matches!(self.phase, Phase::Connect) {
+        if matches!(self.phase, Phase::Connect | Phase::Upgrade) {
             self.phase = Phase::default();
         }
     }
@@ -99,6 +103,7 @@ impl Gate {
                         at += len;
                         self.heads += 1;
                         self.phase = match framing {
+                            Framing::Length(0) if scan.asks_to_upgrade() => Phase::Upgrade,
                             Framing::Length(0) => Phase::default(),
                             Framing::Length(length) => Phase::Length(length),
                             Framing::Chunked => Phase::Chunked(ChunkScan::default()),
@@ -125,7 +130,7 @@ impl Gate {
                     }
                     Err((used, code)) => return self.refuse(at + used, Violation::Body(code)),
                 },
-                Phase::Connect | Phase::Refused => break,
+                Phase::Connect | Phase::Upgrade | Phase::Refused => break,
             }
         }
         Examined {
@@ -159,6 +164,7 @@ impl Gate {
             Phase::Head(_) => Place::Head,
             Phase::Length(_) | Phase::Chunked(_) => Place::Body,
             Phase::Connect => Place::Connect,
+            Phase::Upgrade => Place::Upgrade,
             Phase::Refused => Place::Refused,
         }
     }

@@ -41,6 +41,8 @@ pub struct HeadScan {
     /// The authority in the target: absolute form and CONNECT.
     authority: Option<Range<usize>>,
     connect: bool,
+    /// An Upgrade field, which HTTP/1.0 does not have.
+    upgrade: bool,
     host: Option<Range<usize>>,
     length: Option<u64>,
     chunked: bool,
@@ -146,7 +148,7 @@ impl HeadScan {
         }
     }
 
-    /// `field-name ":" OWS field-value OWS`, RFC 9112 section 5, and the four names that matter here.
+    /// `field-name ":" OWS field-value OWS`, RFC 9112 section 5, and the five names that matter here.
     fn field_line(&mut self, head: &[u8], line: Range<usize>) -> Result<(), Code> {
         let text = &head[line.clone()];
         if matches!(text[0], b' ' | b'\t') {
@@ -171,8 +173,9 @@ impl HeadScan {
                 _ => Code::ControlByte,
             });
         }
-        // Only names of these lengths matter: host, content-length, transfer-encoding.
+        // Only names of these lengths matter: host, upgrade, content-length, transfer-encoding.
         match name.len() {
+            7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade |= self.minor == 1,
             4 if name.eq_ignore_ascii_case(b"host") => {
                 let value = value.trim_ascii();
                 if self.host.is_some() {
@@ -241,6 +244,11 @@ impl HeadScan {
     /// The method is CONNECT.
     pub fn is_connect(&self) -> bool {
         self.connect
+    }
+
+    /// It asks for another protocol (RFC 9110 section 7.8).
+    pub fn asks_to_upgrade(&self) -> bool {
+        self.upgrade
     }
 
     /// Where in `head` the request line's first byte and the bytes searched so far are: nothing arrived yet?
