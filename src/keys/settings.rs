@@ -152,6 +152,15 @@ impl Key {
         self.keks.iter().any(|kek| kek.anyone_may_wrap)
     }
 
+    /// How many of the KEKs that it seals with did not wrap this record.
+    pub(super) fn missing(&self, record: &[u8]) -> usize {
+        let Ok(record) = Record::parse(record) else {
+            return 0;
+        };
+        let has = |kek: &Kek| record.wrappings().any(|(id, _)| id == kek.id);
+        self.seal_with.iter().filter(|kek| !has(kek)).count()
+    }
+
     /// Whether any wrapping of this record is under a KEK of this key.
     pub(super) fn knows(&self, record: &[u8]) -> bool {
         Record::parse(record).is_ok_and(|record| self.ways(record).next().is_some())

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use zeroize::Zeroizing;
 
 /// How long one KMS is waited for before another is asked as well.
 pub const HEDGE_AFTER: Duration = Duration::from_millis(300);
@@ -38,6 +39,8 @@ pub struct Opened {
     pub superseded: bool,
     /// When the call that brought it was sent.
     pub sent: Instant,
+    /// The DEK itself, where the store's row vouches for it: to be wrapped under KEKs that its record lacks.
+    pub raw: Option<Zeroizing<Vec<u8>>>,
 }
 
 /// Why a record did not open.
@@ -311,14 +314,14 @@ impl Room {
         question: Question<'_>,
     ) -> Result<Opened, Unwrapping> {
         let Answered { answer, sent } = answered;
+        let attested = question.attested;
         let raw: &[u8; 32] = answer.dek[..]
             .try_into()
             .map_err(|_| Unwrapping::OtherDek)?;
         let (material, found) = self.schedule(raw).ok_or_else(|| {
             Unwrapping::Failed(KmsError::new(kms::Failure::Unreachable, "no memory"))
         })?;
-        let genuine = question
-            .attested
+        let genuine = attested
             .is_none_or(|(epoch, mac)| dek::row_mac(raw, question.scope, epoch) == Some(mac));
         if found != question.kid || !genuine {
             return Err(Unwrapping::OtherDek);
@@ -327,7 +330,53 @@ impl Room {
             dek: Dek::new(found, Box::new(material)),
             superseded: answer.superseded,
             sent,
+            raw: attested.is_some().then_some(answer.dek),
         })
+    }
+
+    /// Adds to a record what its DEK lacks of the wrappings under KEKs that its key seals with. None: nobody who was missing answered,
+    /// or the record would have too many.
+    pub(super) async fn wrap_missing(
+        &self,
+        key: &Key,
+        raw: &[u8; 32],
+        scope: &Scope,
+        record: &[u8],
+    ) -> Option<Box<[u8]>> {
+        let parsed = Record::parse(record).ok()?;
+        let blob = |kek: &Kek| parsed.wrappings().find(|(id, _)| *id == kek.id);
+        let manner = Manner {
+            rank: Rank::Renewal,
+            again: false,
+            wanted: &|| true,
+        };
+        let mut calls = Side::default();
+        let mut missing = Vec::new();
+        for (at, kek) in key.seal_with.iter().enumerate() {
+            if blob(kek).is_none() {
+                missing.push(at);
+                calls.push(self.calls.wrap(manner, kek, raw, scope));
+            }
+        }
+        let mut fresh: Vec<Option<Vec<u8>>> = vec![None; key.seal_with.len()];
+        while let Some((at, answered)) = calls.next().await {
+            if let (Ok(answered), Some(at)) = (answered, missing.get(at)) {
+                fresh[*at] = Some(answered.answer);
+            }
+        }
+        drop(calls);
+        if fresh.iter().all(Option::is_none) {
+            return None;
+        }
+        // In the order of the settings, as if they all had been there; then those under KEKs that only open.
+        let sealing = key.seal_with.iter().zip(&fresh);
+        let sealing = sealing.filter_map(|(kek, fresh)| match fresh {
+            Some(fresh) => Some((kek.id, &fresh[..])),
+            None => blob(kek),
+        });
+        let seals = |id| key.seal_with.iter().any(|kek| kek.id == id);
+        let others = parsed.wrappings().filter(|(id, _)| !seals(*id));
+        Record::build(&sealing.chain(others).collect::<Vec<_>>()).ok()
     }
 
     pub(super) fn schedule(&self, raw: &[u8; 32]) -> Option<(Slot, Kid)> {

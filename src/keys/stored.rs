@@ -11,7 +11,7 @@ use super::several::{Opened, Question, Unwrapping};
 use super::turnstile::Rank;
 use super::{Failure, Key, Observe, Room, SealError, count, kms};
 use crate::dek::{self, Kid, Material, Scope, SealingKey, Unopened};
-use crate::store::{self, Entry, OWN, Put, Row, Store, StoreError};
+use crate::store::{self, Entry, OWN, Put, Rewrap, Row, Store, StoreError};
 use moka::sync::Cache;
 use std::future::Future;
 use std::sync::atomic::Ordering::Relaxed;
@@ -307,22 +307,27 @@ impl Room {
         let unwrapped = self.unwrap(rank, &|| true, question).await;
         let now = Instant::now();
         match unwrapped {
-            Ok(Opened { dek, sent, .. }) => {
+            Ok(Opened { dek, sent, raw, .. }) => {
                 if key.purges.load(Relaxed) != purges {
                     return Err(SealError::of(Failure::Kms(kms::Failure::Unreachable)));
                 }
                 let lease = Lease::granted(sent, &key.terms, self.calls.luck());
                 let fresh = SealingKey {
                     dek,
-                    record: row.record,
+                    record: row.record.clone(),
                     stored: true,
                 };
-                rotor.install(fresh, lease, sent, 0);
+                let missing = key.missing(&row.record);
+                rotor.install(fresh, lease, sent, missing);
                 if key.purges.load(Relaxed) != purges {
                     rotor.purge(None);
                     return Err(SealError::of(Failure::Kms(kms::Failure::Unreachable)));
                 }
                 count(&self.counters.renewed);
+                // Not where somebody may be waiting for the first answer.
+                if let Some(raw) = raw.filter(|_| missing > 0 && rank == Rank::Renewal) {
+                    self.complete(stored, key, &row, &raw).await;
+                }
                 Ok(())
             }
             Err(why) => {
@@ -340,6 +345,22 @@ impl Room {
                 })
             }
         }
+    }
+
+    /// Has a deterministic DEK wrapped under the KEKs that its record lacks: it is never replaced, and would lack them for ever. It
+    /// opened as what its row says. Once a lease, until they answer; of several agents one is enough.
+    async fn complete(&self, stored: &Stored, key: &Key, row: &Row, raw: &[u8]) {
+        let Some(raw) = raw.first_chunk() else { return };
+        let Some(to) = self.wrap_missing(key, raw, &row.scope, &row.record).await else {
+            return;
+        };
+        let change = [Rewrap {
+            kid: row.kid,
+            from: row.record.clone(),
+            to,
+        }];
+        // What did not get there, or another agent did, is found at the next renewal.
+        let _ = stored.call("rewrap", |store| store.rewrap(&change)).await;
     }
 
     /// The first DEK of a deterministic scope; whoever comes first, makes it for all.

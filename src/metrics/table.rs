@@ -119,7 +119,7 @@ rows! {
     KMS_WITHHELD Counter "fieldveil_kms_calls_withheld_total" ["kms"]
         "Calls that were not made because of that"
     STORE_CALLS Counter "fieldveil_store_calls_total" ["store", "verb", "outcome"]
-        "Calls to the store: `get`, `put` or `latest`; `ok` or the kind of failure"
+        "Calls to the store: `get`, `put`, `latest` or `rewrap`; `ok` or the kind of failure"
     STORE_DURATION Histogram "fieldveil_store_call_duration_seconds" ["store", "verb"]
         "How long they took"
 

@@ -7,8 +7,8 @@ use crate::dek::{Dek, Needs, OpenNeed, SealNeed, Suite};
 use crate::keys::Need;
 use crate::kms::fake::{Fake as FakeKms, Verb};
 use crate::kms::{Failure as Kind, Kms, os_random};
+use crate::store::Tombstone;
 use crate::store::fake::{Fake, Mood};
-use crate::store::{Rewrap, Tombstone};
 use crate::token::Record;
 use tokio::time::advance;
 
@@ -277,6 +277,66 @@ async fn a_deterministic_scope_has_one_dek_for_all() {
     let tenant = seal(&agents[0], Suite::Aes256Siv, Some("t")).await.unwrap();
     assert_ne!(tenant.dek.kid(), kids[0]);
     assert_ne!(randomised(&agents[0]).await.dek.kid(), kids[0]);
+}
+
+/// How many wrappings the one row of a store has.
+fn wrappings(store: &Fake) -> usize {
+    let entries = store.entries();
+    let [Entry::Row(row)] = &entries[..] else {
+        panic!("{} entries", entries.len());
+    };
+    Record::parse(&row.record).unwrap().wrappings().count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_deterministic_dek_lacks_is_added_when_it_is_there() {
+    let (kms, store) = fakes();
+    let other = Arc::new(FakeKms::new("other"));
+    let room = || {
+        let mut settings = settings(&kms, &store);
+        settings.keys[0].seal_with.push(Binding {
+            kms: Arc::clone(&other) as Arc<dyn Kms>,
+            kek: "k".into(),
+        });
+        Keys::new(settings).unwrap()
+    };
+    let (keys, beside) = (room(), room());
+    other.fail(Kind::Unreachable);
+    let sealed = alike(&keys).await.unwrap();
+    alike(&beside).await.unwrap();
+    assert_eq!(wrappings(&store), 1);
+    assert_eq!(keys.snapshot().incomplete_deks, 1);
+    // Once a lease it is asked again, whether it answers or not, and nobody waits for it.
+    let step = async || {
+        walk(TERMS.lease).await;
+        for keys in [&keys, &beside] {
+            let again = alike(keys).await.unwrap();
+            assert_eq!(again.dek.kid(), sealed.dek.kid());
+        }
+    };
+    step().await;
+    step().await;
+    assert_eq!(wrappings(&store), 1);
+    other.recover();
+    step().await;
+    step().await;
+    assert_eq!(wrappings(&store), 2);
+    step().await;
+    assert_eq!(keys.snapshot().incomplete_deks, 0);
+    let wraps = other.count(Verb::Wrap);
+    step().await;
+    assert_eq!(other.count(Verb::Wrap), wraps, "it lacks nothing any more");
+    // Either opens it.
+    kms.fail(Kind::Unreachable);
+    assert_eq!(alike(&room()).await.unwrap().dek.kid(), sealed.dek.kid());
+    // In the order of the settings, as `store rewrap` would have it.
+    let Some(Entry::Row(row)) = store.entries().pop() else {
+        panic!("no row");
+    };
+    let record = Record::parse(&row.record).unwrap();
+    let ids: Vec<_> = record.wrappings().map(|(id, _)| id).collect();
+    let key = &keys.room.keys[&*row.scope.key];
+    assert_eq!(ids, [key.seal_with[0].id, key.seal_with[1].id]);
 }
 
 #[tokio::test(start_paused = true)]
