@@ -204,14 +204,23 @@ impl Decoder {
         peel(&mut self.layers, piece, bounds, out)
     }
 
-    /// The body has ended, and it was whole.
+    /// The body has ended: was it whole?
     ///
     /// # Errors
     /// [`Undecodable::Broken`]: it was cut.
-    pub fn finish(mut self) -> Result<Codings, Undecodable> {
-        if !self.layers.iter_mut().all(Layer::is_whole) {
-            return Err(Undecodable::Broken);
+    pub fn is_whole(&mut self) -> Result<(), Undecodable> {
+        match self.layers.iter_mut().all(Layer::is_whole) {
+            true => Ok(()),
+            false => Err(Undecodable::Broken),
         }
+    }
+
+    /// The body has ended, and it was whole.
+    ///
+    /// # Errors
+    /// As [`Decoder::is_whole`].
+    pub fn finish(mut self) -> Result<Codings, Undecodable> {
+        self.is_whole()?;
         let found = self.layers.iter().rev().map(|layer| layer.coding);
         Ok(Codings(found.collect()))
     }
@@ -277,13 +286,20 @@ fn peel(
         if layer.codec.decode(&mut input, &mut output)? {
             layer.state = State::Between;
         }
-        let mut full = output.has_no_spare_space();
+        // The deflate family has a window of its own, and stops where that is full whatever room there is here.
+        let mut more = match layer.coding {
+            Coding::Gzip | Coding::Zlib | Coding::Deflate => true,
+            Coding::Brotli | Coding::Zstd => output.has_no_spare_space(),
+        };
         layer.pass(output.written(), below, bounds, out)?;
         // What the codec still holds would have to wait for the next piece, which may not come before an answer to this one.
-        while full && input.unwritten().is_empty() && matches!(layer.state, State::Within) {
+        while more && input.unwritten().is_empty() && matches!(layer.state, State::Within) {
             let mut output = WriteBuffer::new_initialized(&mut window);
             layer.drain(&mut output)?;
-            full = output.has_no_spare_space();
+            more = match layer.coding {
+                Coding::Gzip | Coding::Zlib | Coding::Deflate => output.written_len() > 0,
+                Coding::Brotli | Coding::Zstd => output.has_no_spare_space(),
+            };
             layer.pass(output.written(), below, bounds, out)?;
         }
     }

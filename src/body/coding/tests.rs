@@ -296,3 +296,24 @@ fn only_what_can_be_decoded_is_asked_for() {
         assert_eq!(headers[ACCEPT_ENCODING], sent, "{asked:?}");
     }
 }
+
+/// A codec's own window ends where none of ours does.
+#[test]
+fn nothing_is_left_in_a_codec_when_its_input_is_used_up() {
+    for coding in ALL {
+        let codings = Codings::from([coding]);
+        for len in (WINDOW - 3..WINDOW + 3).chain(2 * WINDOW - 3..2 * WINDOW + 40) {
+            let body = vec![b'a'; len];
+            let coded = encoded(&codings, &body);
+            for last in 1..4 {
+                let mut decoder = Decoder::new(&codings);
+                let mut out = Vec::new();
+                for piece in [&coded[..coded.len() - last], &coded[coded.len() - last..]] {
+                    decoder.feed(piece, &mut out).unwrap();
+                }
+                assert_eq!(out.len(), len, "{coding:?}");
+                assert_eq!(decoder.finish(), Ok(codings.clone()), "{len} {last}");
+            }
+        }
+    }
+}
