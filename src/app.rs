@@ -451,6 +451,7 @@ fn roads(
         let limits = proxy::Limits {
             held_body: settings.limits.held_body,
             held_total: settings.limits.held_total,
+            record: settings.limits.record,
             in_flight: settings.limits.in_flight,
             body_rate: Rate {
                 bytes_per_second: settings.limits.body_rate,

@@ -1,7 +1,11 @@
-//! The record of one access: opened with the request, committed once before the answer is released. Dropped, it
-//! reads as aborted: the client went away, or the agent was stopped.
+//! The record of one access: opened with the request, committed once before the answer is released; where a body is rewritten
+//! while it flows, when the answer is over. Dropped, it reads as aborted: the client went away, or the agent was stopped.
 //!
 //! It takes names, counts, durations and reason words; never a path, a query, a value or a user's id.
+
+mod slip;
+
+pub use slip::Slip;
 
 use crate::transform::Tally;
 use bytes::Bytes;
@@ -148,6 +152,8 @@ pub struct Entry {
     pub response: Tally,
     /// Why an answer passed without being looked at.
     pub unread: Option<&'static str>,
+    /// Records of streams that passed sealed, by reason word.
+    pub unread_records: Vec<(&'static str, u32)>,
     /// Bytes of the bodies, as far as they were known when the answer was released.
     pub request_bytes: Option<u64>,
     /// As `request_bytes`; of the agent's own answer, where it gave one.
@@ -163,6 +169,8 @@ pub struct Entry {
 pub trait Observe: Send + Sync {
     /// Called when the access is over, before its answer is released.
     fn observe(&self, entry: &Entry);
+    /// An answer that had been released did not come to its end: by whose word. Beside [`Observe::observe`], before or after it.
+    fn cut_off(&self, _listener: &Arc<str>, _route: Option<&Arc<str>>, _why: &'static str) {}
     /// Called when a tunnel has ended, or what was to become of it is known.
     fn passed(&self, _: &Passed) {}
 }
@@ -213,8 +221,24 @@ pub struct Record {
     begun: Instant,
     waited: Duration,
     sink: Arc<dyn Observe>,
-    committed: bool,
+    stage: Stage,
+    /// Of bodies that are rewritten while they flow.
+    slips: Vec<(Side, Slip)>,
 }
+
+/// How far it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// The answer's head is released, and its body streams. `committed`: what was done is known.
+    Released {
+        committed: bool,
+    },
+    Over,
+}
+
+/// Why an answer was cut off, where it was the client that went away.
+const ABORTED: &str = "aborted";
 
 impl Record {
     /// Opens a record, whose clock starts now. `listener`: its name in the settings. The entry goes to `sink` once,
@@ -235,6 +259,7 @@ impl Record {
             request: Tally::default(),
             response: Tally::default(),
             unread: None,
+            unread_records: Vec::new(),
             request_bytes: None,
             response_bytes: None,
             total: Duration::ZERO,
@@ -246,7 +271,8 @@ impl Record {
             begun: Instant::now(),
             waited: Duration::ZERO,
             sink,
-            committed: false,
+            stage: Stage::Open,
+            slips: Vec::new(),
         }
     }
 
@@ -301,10 +327,42 @@ impl Record {
         output
     }
 
+    /// This side's body will be rewritten while it flows, and notes here what was done.
+    pub fn flows(&mut self, side: Side) -> Slip {
+        let slip = Slip::default();
+        self.slips.push((side, slip.clone()));
+        slip
+    }
+
     /// The answer is the upstream's, and is about to be released.
     pub fn answered(mut self, status: u16, bytes: Option<u64>) {
         self.entry.outcome = Outcome::Answered;
-        self.commit(Some(status), bytes);
+        self.time(Some(status), bytes);
+        self.commit();
+        self.stage = Stage::Over;
+    }
+    /// As [`Record::answered`], where the answer's body streams: [`Record::whole`] or [`Record::cut`] follows, or the drop, which
+    /// means that the client went away.
+    pub fn released(&mut self, status: u16, bytes: Option<u64>) {
+        self.time(Some(status), bytes);
+        let committed = self.slips.is_empty();
+        if committed {
+            self.entry.outcome = Outcome::Answered;
+            self.commit();
+        }
+        self.stage = Stage::Released { committed };
+    }
+    /// The answer that streamed came to its end.
+    pub fn whole(mut self) {
+        if self.stage != (Stage::Released { committed: true }) {
+            self.entry.outcome = Outcome::Answered;
+            self.commit();
+        }
+        self.stage = Stage::Over;
+    }
+    /// The answer that streamed broke off.
+    pub fn cut(mut self, reason: Reason<'_>) {
+        self.break_off(Some(reason));
     }
     /// The answer is the agent's own, and is about to be released.
     pub fn refused(mut self, reason: Reason<'_>, status: u16, bytes: Option<u64>) {
@@ -313,15 +371,73 @@ impl Record {
             fault: reason.fault,
         };
         reason.note.clone_into(&mut self.note);
-        self.commit(Some(status), bytes);
+        self.time(Some(status), bytes);
+        self.commit();
+        self.stage = Stage::Over;
     }
 
-    fn commit(&mut self, status: Option<u16>, bytes: Option<u64>) {
-        self.committed = true;
+    /// The access is over but for its body.
+    fn time(&mut self, status: Option<u16>, bytes: Option<u64>) {
         self.entry.status = status;
         self.entry.response_bytes = bytes;
         self.entry.total = self.begun.elapsed();
         self.entry.added = self.entry.total.saturating_sub(self.waited);
+    }
+
+    fn break_off(&mut self, reason: Option<Reason<'_>>) {
+        let mut why = reason.map_or(ABORTED, |reason| reason.code);
+        if self.stage != (Stage::Released { committed: true }) {
+            if let Some(reason) = reason {
+                let Reason { code, fault, note } = reason;
+                self.entry.outcome = Outcome::Refused { code, fault };
+                note.clone_into(&mut self.note);
+            }
+            self.commit();
+            if let Outcome::Refused { code, .. } = self.entry.outcome {
+                why = code;
+            }
+        }
+        if let Stage::Released { .. } = self.stage {
+            let (listener, route) = (&self.entry.listener, self.entry.route.as_ref());
+            tracing::info!(
+                target: "fieldveil::access",
+                request_id = %self.entry.id,
+                listener = &**listener,
+                route = route.map(|route| &**route),
+                reason = why,
+                "answer cut off"
+            );
+            self.sink.cut_off(listener, route, why);
+        }
+        self.stage = Stage::Over;
+    }
+
+    fn commit(&mut self) {
+        for (side, slip) in std::mem::take(&mut self.slips) {
+            let notes = std::mem::take(&mut *slip.notes());
+            let (tally, bytes) = match side {
+                Side::Request => (&mut self.entry.request, &mut self.entry.request_bytes),
+                Side::Response => (&mut self.entry.response, &mut self.entry.response_bytes),
+            };
+            tally.add(&notes.tally);
+            *bytes = Some(notes.bytes);
+            let unread = notes.unread.first().map(|(why, _)| *why);
+            self.entry.unread = self.entry.unread.or(unread);
+            self.entry.unread_records.extend(notes.unread);
+            if let Some(observed) = notes.observed {
+                self.would_refuse(Reason {
+                    code: observed.code,
+                    fault: observed.fault,
+                    note: &observed.note,
+                });
+            }
+            // Whatever came of it: it was the agent that ended the body.
+            if let Some(refused) = notes.refused {
+                let (code, fault) = (refused.code, refused.fault);
+                self.entry.outcome = Outcome::Refused { code, fault };
+                self.note = refused.note;
+            }
+        }
         log(&self.entry, &self.note);
         self.sink.observe(&self.entry);
     }
@@ -360,6 +476,13 @@ impl Record {
         if let Some(why) = self.entry.unread {
             let _ = write!(text, ", unread={why}");
         }
+        // What is done with these is not known yet.
+        for (side, _) in &self.slips {
+            text.push_str(match side {
+                Side::Request => ", request=streamed",
+                Side::Response => ", response=streamed",
+            });
+        }
         if self.entry.observing {
             text.push_str(", observe");
         }
@@ -372,8 +495,13 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        if !self.committed {
-            self.commit(None, None);
+        match self.stage {
+            Stage::Open => {
+                self.time(None, None);
+                self.commit();
+            }
+            Stage::Released { .. } => self.break_off(None),
+            Stage::Over => {}
         }
     }
 }
@@ -404,6 +532,7 @@ fn log(entry: &Entry, note: &str) {
         request = %Counts(&entry.request),
         response = %Counts(&entry.response),
         unread = entry.unread,
+        unread_records = entry.unread_records.iter().map(|(_, count)| u64::from(*count)).reduce(u64::saturating_add),
         request_bytes = entry.request_bytes,
         response_bytes = entry.response_bytes,
         total_us = u64::try_from(entry.total.as_micros()).unwrap_or(u64::MAX),

@@ -60,6 +60,17 @@ pub struct Row {
     pub hint: &'static str,
 }
 
+/// Without a note.
+impl From<&Row> for Reason<'static> {
+    fn from(row: &Row) -> Reason<'static> {
+        Reason {
+            code: row.word,
+            fault: row.fault.word(),
+            note: "",
+        }
+    }
+}
+
 macro_rules! codes {
     ($($code:ident $word:literal $status:literal $fault:ident $title:literal $hint:literal)*) => {
         /// What went wrong, as a stable code. See [`TABLE`] for the words.
@@ -155,6 +166,8 @@ codes! {
     // Bodies that a rewriting route cannot take.
     BodyTooLarge "body-too-large" 413 Client "The body is larger than this route holds"
         "Send less, or raise limits.held_body."
+    RecordTooLarge "record-too-large" 413 Client "A record of the stream is larger than this route takes"
+        "Send smaller lines or events, or raise limits.record."
     ContentType "content-type" 415 Client "This route seals fields of bodies, and has no rules for one of this type"
         "Send what its rules are for: application/json or a form, without charset or with charset=utf-8."
     ContentCoding "content-coding" 415 Client "This route seals fields, and the body has a content coding that cannot be taken off"

@@ -28,9 +28,9 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use table::{
-    ADDED, BUILD, DURATION, FIELDS, KMS_CALLS, KMS_DURATION, LEFT, NEAR_MISSES, NULLED, OBSERVED,
-    PLAINTEXT, REQUESTS, REVOKED, STORE_CALLS, STORE_DURATION, STRAYS, UNCLAIMED, UNMATCHED,
-    UNREAD,
+    ADDED, BUILD, CUT_OFF, DURATION, FIELDS, KMS_CALLS, KMS_DURATION, LEFT, NEAR_MISSES, NULLED,
+    OBSERVED, PLAINTEXT, REQUESTS, REVOKED, STORE_CALLS, STORE_DURATION, STRAYS, UNCLAIMED,
+    UNMATCHED, UNREAD, UNREAD_RECORDS,
 };
 
 /// The Content-Type of [`Metrics::encode`].
@@ -88,6 +88,8 @@ struct Families {
     near_misses: Many<Counter, 1>,
     nulled: Many<Counter, 1>,
     unread: Many<Counter, 2>,
+    unread_records: Many<Counter, 2>,
+    cut_off: Many<Counter, 3>,
     revoked: Many<Counter, 2>,
     kms_calls: Many<Counter, 3>,
     kms_duration: Many<Latency, 2>,
@@ -111,6 +113,8 @@ impl Families {
             near_misses: Many::new(&NEAR_MISSES, Counter::default),
             nulled: Many::new(&NULLED, Counter::default),
             unread: Many::new(&UNREAD, Counter::default),
+            unread_records: Many::new(&UNREAD_RECORDS, Counter::default),
+            cut_off: Many::new(&CUT_OFF, Counter::default),
             revoked: Many::new(&REVOKED, Counter::default),
             kms_calls: Many::new(&KMS_CALLS, Counter::default),
             kms_duration: Many::new(&KMS_DURATION, || Latency::new(CALL_US)),
@@ -146,6 +150,8 @@ impl Families {
         add(registry, &self.near_misses);
         add(registry, &self.nulled);
         add(registry, &self.unread);
+        add(registry, &self.unread_records);
+        add(registry, &self.cut_off);
         add(registry, &self.revoked);
         add(registry, &self.kms_calls);
         add(registry, &self.kms_duration);

@@ -8,6 +8,7 @@
 
 mod connect;
 mod directions;
+mod flow;
 pub(crate) mod headers;
 mod keys;
 pub(crate) mod letter;
@@ -30,6 +31,8 @@ use crate::transform::{Heads, Message, Spot, Tally, plan_message};
 use crate::upstream::{Upstream, Upstreams};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use directions::Expected;
+use flow::Verdict;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -47,6 +50,8 @@ use upgrade::Asked;
 pub struct Limits {
     /// Bytes of a body that is held to be rewritten.
     pub held_body: usize,
+    /// Bytes of one record of a stream.
+    pub record: usize,
     /// Bytes of all bodies that are held at a time, requests and answers together.
     pub held_total: usize,
     /// For the whole of a held request body to arrive.
@@ -67,6 +72,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             held_body: 8 << 20,
+            record: 1 << 20,
             held_total: 256 << 20,
             held_for: Duration::from_secs(60),
             in_flight: 1024,
@@ -185,8 +191,8 @@ impl Proxy {
                 if let Some(result) = record.result() {
                     answer.headers_mut().insert(RESULT, result);
                 }
-                record.answered(answer.status().as_u16(), answer.body().known_len());
-                answer
+                let status = answer.status().as_u16();
+                answer.map(|body| body.released(record, status))
             }
             Err(error) => {
                 let answer = error.answer(record.id()).map(Body::full);
@@ -208,7 +214,7 @@ impl Proxy {
     async fn carry(
         &self,
         request: Request<Incoming>,
-        policies: &Policies,
+        policies: &Arc<Policies>,
         exchange: &impl Exchange,
         record: &mut Record,
     ) -> Result<Response<Body>, Error> {
@@ -255,12 +261,12 @@ impl Proxy {
         }
 
         // Outward: nothing goes up before the whole body is known to be what the policy wants it to be.
-        let mut body = match &way {
-            // Boxed, like the way back: what no route takes should not carry room for it.
+        let (mut body, verdict) = match &way {
             Some(way) if !way.rules(Side::Request).is_empty() => {
-                Box::pin(self.outward(way, &mut head, body, exchange, record)).await?
+                // Boxed, like the way back: what no route takes should not carry room for it.
+                Box::pin(self.outward(way, policies, &mut head, body, exchange, record)).await?
             }
-            _ => self.pass(&mut head.headers, body, pending),
+            _ => (self.pass(&mut head.headers, body, pending), None),
         };
         if way.as_ref().is_some_and(|way| way.rewrites(Side::Response)) {
             headers::ask_for_readable(&mut head.headers);
@@ -292,9 +298,13 @@ impl Proxy {
                 record.waiting(sent).await
             }
         };
-        let sent = sent.map_err(|error| match progress.is_stalled() {
-            true => Error::from(Code::BodyTimeout).closing(),
-            false => blame(exchange, error),
+        let sent = sent.map_err(|error| {
+            let refused = verdict.as_ref().and_then(Verdict::refused);
+            match (refused, progress.is_stalled()) {
+                (Some(refused), _) => refused,
+                (None, true) => Error::from(Code::BodyTimeout).closing(),
+                (None, false) => blame(exchange, error),
+            }
         });
         let (mut head, body) = sent?.into_parts();
         let pace = Pace::new(Some(self.limits.answer), None, deadline);
@@ -338,8 +348,12 @@ impl Proxy {
         }
         let body = match &way {
             Some(way) if !way.rules(Side::Response).is_empty() => {
-                let patience = upstream.patience();
-                Box::pin(self.inward(way, &method, &mut head, body, patience, record)).await?
+                let expected = Expected {
+                    method: &method,
+                    patience: upstream.patience(),
+                    policies,
+                };
+                Box::pin(self.inward(way, expected, &mut head, body, record)).await?
             }
             _ => Body::stream(body),
         };

@@ -7,11 +7,12 @@
 //! Reading order: this page, `script` (the test file), `verdict` (expected and seen), `keys`.
 
 mod keys;
+mod records;
 pub mod script;
 mod verdict;
 
 use crate::audit::{Entry, Observe, Record, Side};
-use crate::body::held::{boundary, declared};
+use crate::body::held::{Declared, boundary, declared};
 use crate::error::{Code, Error};
 use crate::policy::{Peer, Policies};
 use crate::proxy::letter::{self, Front, Letter};
@@ -224,15 +225,19 @@ fn outward(
         way.unreadable(Side::Request, error, declared.word(), record)?;
         passes = true;
     }
-    if !passes && body.len() > Limits::default().held_body {
+    let held = !matches!(declared, Declared::Records(_));
+    if !passes && held && body.len() > Limits::default().held_body {
         let error = Code::BodyTooLarge.into();
         way.unreadable(Side::Request, error, "too-large", record)?;
         passes = true;
     }
     let mut front = Front::from(head);
-    match passes {
-        true => head_alone(way, keys, Side::Request, &mut front, record).map(|()| body),
-        false => finish(way, keys, Side::Request, &mut front, body, record),
+    match (passes, declared) {
+        (false, Declared::Records(framing)) => {
+            records::stream(way, keys, Side::Request, &mut front, framing, body, record)
+        }
+        (true, _) => head_alone(way, keys, Side::Request, &mut front, record).map(|()| body),
+        (false, _) => finish(way, keys, Side::Request, &mut front, body, record),
     }
 }
 
@@ -247,10 +252,12 @@ fn inward(
 ) -> Result<Vec<u8>, Error> {
     let rules = way.rules(Side::Response);
     let mut passes = !looked_into || body.is_empty() || !rules.reads_bodies();
-    let why = match (head.status, declared(&head.headers)) {
+    let declared = declared(&head.headers);
+    let held = !matches!(declared, Declared::Records(_));
+    let why = match (head.status, declared) {
         (StatusCode::PARTIAL_CONTENT, _) => Some("partial"),
         (_, declared) if !refusal::reads(rules, declared) => Some(declared.word()),
-        _ if body.len() > Limits::default().held_body => Some("too-large"),
+        _ if held && body.len() > Limits::default().held_body => Some("too-large"),
         _ => None,
     };
     if let (false, Some(why)) = (passes, why) {
@@ -259,9 +266,12 @@ fn inward(
         passes = true;
     }
     let mut front = Front::from(head);
-    match passes {
-        true => head_alone(way, keys, Side::Response, &mut front, record).map(|()| body),
-        false => finish(way, keys, Side::Response, &mut front, body, record),
+    match (passes, declared) {
+        (false, Declared::Records(framing)) => {
+            records::stream(way, keys, Side::Response, &mut front, framing, body, record)
+        }
+        (true, _) => head_alone(way, keys, Side::Response, &mut front, record).map(|()| body),
+        (false, _) => finish(way, keys, Side::Response, &mut front, body, record),
     }
 }
 

@@ -329,6 +329,8 @@ pub struct Limits {
     pub held_body: usize,
     /// Bytes of all bodies that are held at a time.
     pub held_total: usize,
+    /// Bytes of one record of a stream: a line, an event.
+    pub record: usize,
     /// Uncached records that one body may ask the KMS for.
     pub keys_per_body: usize,
     /// Tenants without a data key that may get one, per second and key; twenty times as many at once.
@@ -366,6 +368,7 @@ impl Default for Limits {
         Limits {
             held_body: 8 << 20,
             held_total: 256 << 20,
+            record: 1 << 20,
             keys_per_body: 256,
             new_tenants: 50,
             in_flight: 1024,

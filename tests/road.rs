@@ -34,6 +34,8 @@ mod refused;
 mod rewriting;
 #[path = "road/selectors.rs"]
 mod selectors;
+#[path = "road/streams.rs"]
+mod streams;
 #[path = "road/tls.rs"]
 mod tls;
 #[path = "road/upgrades.rs"]

@@ -5,6 +5,7 @@
 //! it is here that a stream's own end and pace show.
 
 use super::pace::Pace;
+use crate::error::Code;
 use bytes::Bytes;
 use http::HeaderName;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
@@ -21,6 +22,19 @@ pub enum Broken {
     Late,
     /// The stream was reset with NO_ERROR before its END_STREAM. hyper takes that for an end; a part is not the whole.
     Cut,
+    /// This agent ended it, since it could not be rewritten further; why is in the access's record.
+    Refused,
+}
+
+impl Broken {
+    /// Of an answer's body, for records.
+    pub fn of_answer(&self) -> Code {
+        match self {
+            Broken::Transport(_) | Broken::Cut => Code::UpstreamBroken,
+            Broken::Late => Code::UpstreamTimeout,
+            Broken::Refused => Code::UpstreamRefused,
+        }
+    }
 }
 
 impl fmt::Display for Broken {
@@ -29,6 +43,7 @@ impl fmt::Display for Broken {
             Broken::Transport(_) => "the body broke off",
             Broken::Late => "the body did not go on in time",
             Broken::Cut => "the stream was reset before its end",
+            Broken::Refused => "the body could not be rewritten further",
         })
     }
 }
@@ -37,7 +52,7 @@ impl std::error::Error for Broken {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Broken::Transport(error) => Some(error),
-            Broken::Late | Broken::Cut => None,
+            Broken::Late | Broken::Cut | Broken::Refused => None,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! may be looked into.
 
 use super::coding::Codings;
+use super::records::Framing;
 use super::{Arriving, Body, Broken};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -221,6 +222,8 @@ pub enum Declared {
     Form,
     /// `multipart/form-data` with a [`boundary`].
     Multipart,
+    /// A stream of JSON documents, likewise.
+    Records(Framing),
     /// Something else, or nothing.
     Other,
     /// In a content coding that cannot be taken off.
@@ -228,7 +231,7 @@ pub enum Declared {
 }
 
 impl Declared {
-    /// The word for records: what was in the way.
+    /// For records: what was in the way.
     pub fn word(self) -> &'static str {
         match self {
             Declared::Coded => "coding",
@@ -236,6 +239,17 @@ impl Declared {
         }
     }
 }
+
+/// Names under which lines of JSON go: none of them is registered.
+const LINES: [&str; 7] = [
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/x-jsonl",
+    "application/jsonlines",
+    "application/x-jsonlines",
+    "application/json-lines",
+];
 
 /// `application/json` or a type ending in `+json` (RFC 6839 section 3.1), charset absent or `utf-8`, codings as [`Codings::of`]
 /// knows them. Repeated or unparsable fields are not JSON.
@@ -271,6 +285,10 @@ fn kind(text: &str) -> Option<(Declared, Option<&str>)> {
         "json-patch+json" => Declared::JsonPatch,
         "merge-patch+json" => Declared::MergePatch,
         _ if essence == "application/json" || subtype.ends_with("+json") => Declared::Json,
+        _ if essence == "text/event-stream" => Declared::Records(Framing::Events),
+        "json-seq" => Declared::Records(Framing::Sequence),
+        _ if subtype.ends_with("+json-seq") => Declared::Records(Framing::Sequence),
+        _ if LINES.contains(&&*essence) => Declared::Records(Framing::Lines),
         _ if essence == "application/x-www-form-urlencoded" => Declared::Form,
         _ if essence == "multipart/form-data" => Declared::Multipart,
         _ => return None,
@@ -371,8 +389,6 @@ mod tests {
             "text/plain",
             "text/json",
             "application/jsonp",
-            "application/json-seq",
-            "application/x-ndjson",
             "application/json, application/json",
             "application/json;charset=utf-16",
             "application/json;charset=utf-8;charset=utf-16",
@@ -394,6 +410,26 @@ mod tests {
             ],
             other,
         );
+    }
+
+    #[test]
+    fn streams_are_told_by_their_framing() {
+        for (text, framing) in [
+            ("application/x-ndjson", Framing::Lines),
+            ("application/jsonl; charset=utf-8", Framing::Lines),
+            ("Application/JSON-Lines", Framing::Lines),
+            ("application/json-seq", Framing::Sequence),
+            ("application/geo+json-seq", Framing::Sequence),
+            ("text/event-stream; charset=utf-8", Framing::Events),
+        ] {
+            check(&[("content-type", text)], Declared::Records(framing));
+        }
+        for text in [
+            "text/event-stream; charset=latin1",
+            "application/event-stream",
+        ] {
+            check(&[("content-type", text)], Declared::Other);
+        }
     }
 
     #[test]

@@ -190,7 +190,19 @@ impl Observe for Accesses {
         if let Some(why) = entry.unread {
             self.families.unread.of([route, &why.into()]).inc();
         }
+        for (why, count) in &entry.unread_records {
+            let records = self.families.unread_records.of([route, &(*why).into()]);
+            records.inc_by(u64::from(*count));
+        }
         self.tally(route, &entry.request, entry.observing);
         self.tally(route, &entry.response, entry.observing);
+    }
+
+    fn cut_off(&self, listener: &Arc<str>, route: Option<&Arc<str>>, why: &'static str) {
+        let route = route.cloned().unwrap_or_else(none);
+        self.families
+            .cut_off
+            .of([listener, &route, &why.into()])
+            .inc();
     }
 }

@@ -60,6 +60,8 @@ rows! {
         "Requests to a host that a policy names, which no route took (`unmatched: report`)"
     OBSERVED Counter "fieldveil_observed_refusals_total" ["listener", "route", "code"]
         "Requests that an observing route would have refused"
+    CUT_OFF Counter "fieldveil_answers_cut_off_total" ["listener", "route", "reason"]
+        "Answers that streamed and did not come to their end: `aborted` by the client, or the code of what ended them"
     CONNECTIONS Gauge "fieldveil_connections" ["listener"]
         "Open connections of the application"
     IN_FLIGHT Gauge "fieldveil_requests_in_flight" ["listener"]
@@ -81,6 +83,8 @@ rows! {
         "Of the tokens that stayed sealed, those that `null` stands for in the answer (`unopened: null`)"
     UNREAD Counter "fieldveil_unread_bodies_total" ["route", "reason"]
         "Bodies that passed sealed, because they could not be read"
+    UNREAD_RECORDS Counter "fieldveil_unread_records_total" ["route", "reason"]
+        "Records of streams (lines, events) that passed sealed, because they could not be read"
 
     HITS Counter "fieldveil_key_cache_hits_total" ["use"]
         "Data keys that were in memory when a body needed them; `use` is `seal` or `open`"

@@ -71,7 +71,10 @@ async fn everything() -> Metrics {
     let mut answered = record(false);
     answered.tally(Side::Request, tally.clone());
     answered.unread("coding");
-    answered.answered(200, None);
+    answered.flows(Side::Response).unread("too-large");
+    answered.released(200, None);
+    drop(answered);
+    record(false).answered(200, None);
     let why = Reason {
         code: "not-json",
         fault: "client",
@@ -130,9 +133,9 @@ async fn what_happened_is_counted() {
         r#"fieldveil_policy_reloads_total{outcome="refused"} 4"#,
         r#"fieldveil_requests_total{listener="out",route="people",outcome="answered"} 2"#,
         r#"fieldveil_requests_total{listener="out",route="people",outcome="not-json"} 1"#,
-        r#"fieldveil_requests_total{listener="out",route="people",outcome="aborted"} 0"#,
+        r#"fieldveil_requests_total{listener="out",route="people",outcome="aborted"} 1"#,
         r#"fieldveil_requests_total{listener="out",route="",outcome="aborted"} 1"#,
-        r#"fieldveil_request_duration_seconds_count{listener="out"} 4"#,
+        r#"fieldveil_request_duration_seconds_count{listener="out"} 5"#,
         r#"fieldveil_request_added_seconds_bucket{le="+Inf",listener="out"} 4"#,
         r#"fieldveil_unmatched_requests_total{listener="out"} 1"#,
         r#"fieldveil_observed_refusals_total{listener="out",route="people",code="not-json"} 1"#,
@@ -149,6 +152,8 @@ async fn what_happened_is_counted() {
         r#"fieldveil_near_misses_total{route="people"} 16"#,
         r#"fieldveil_tokens_nulled_total{route="people"} 18"#,
         r#"fieldveil_unread_bodies_total{route="people",reason="coding"} 1"#,
+        r#"fieldveil_unread_records_total{route="people",reason="too-large"} 1"#,
+        r#"fieldveil_answers_cut_off_total{listener="out",route="people",reason="aborted"} 1"#,
         r#"fieldveil_kms_calls_total{kms="fake",verb="wrap",outcome="ok"} 1"#,
         r#"fieldveil_kms_left_alone{kms="fake"} 0.0"#,
         r#"fieldveil_kms_calls_withheld_total{kms="fake"} 0"#,

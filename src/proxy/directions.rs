@@ -4,6 +4,8 @@
 //! Outward fails closed: a body that a sealing rule cannot be kept on is refused before a byte of it went up. Back, what
 //! only opens leaves sealed what it cannot read, and says so.
 
+use super::flow::records::Records;
+use super::flow::{Engine, Lasting, Verdict};
 use super::letter::{self, Front, Letter};
 use super::refusal::Failure;
 use super::route::Way;
@@ -11,13 +13,17 @@ use super::{Exchange, Proxy, blame, headers, refusal};
 use crate::audit::{Record, Side};
 use crate::body::coded;
 use crate::body::coding::Codings;
+use crate::body::flow::Flow;
 use crate::body::held::{self, Declared, Held, Unheld, boundary, declared, hold};
+use crate::body::records::Framing;
 use crate::body::{Arriving, Body, Broken};
 use crate::error::{Code, Error};
+use crate::policy::Policies;
 use crate::transform::{Heads, Shape, Tally};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, request, response};
 use hyper::body::Body as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 impl Proxy {
@@ -26,16 +32,25 @@ impl Proxy {
     pub(super) async fn outward(
         &self,
         way: &Way<'_>,
+        policies: &Arc<Policies>,
         head: &mut request::Parts,
         incoming: Arriving,
         exchange: &impl Exchange,
         record: &mut Record,
-    ) -> Result<Body, Error> {
+    ) -> Result<(Body, Option<Verdict>), Error> {
         let arrived = self
             .arrive(way, &mut head.headers, incoming, exchange, record)
             .await?;
-        self.go_on(way, Side::Request, head.into(), arrived, record)
-            .await
+        if let Arrived::Flowing(incoming, framing) = arrived {
+            let front = head.into();
+            let engine = self.flowing(way, policies, Side::Request, front, record);
+            let (verdict, engine) = engine.await?;
+            let body = self.records(engine, incoming, framing, &mut head.headers);
+            headers::stream(&mut head.headers);
+            return Ok((body, Some(verdict)));
+        }
+        let body = self.go_on(way, Side::Request, head.into(), arrived, record);
+        Ok((body.await?, None))
     }
 
     /// A request's body, held if it can be read.
@@ -65,6 +80,9 @@ impl Proxy {
                 record,
             )?;
             return Ok(Arrived::Passing(self.pass(headers, incoming, true)));
+        }
+        if let (None, Declared::Records(framing)) = (&foreign, declared) {
+            return Ok(Arrived::Flowing(incoming, framing));
         }
         let held = match record
             .waiting(hold(
@@ -105,7 +123,7 @@ impl Proxy {
             Err(Unheld::Broken(broken)) => {
                 let code = match broken {
                     Broken::Late => Code::BodyTimeout,
-                    Broken::Cut | Broken::Transport(_) => Code::BodyBroken,
+                    Broken::Cut | Broken::Transport(_) | Broken::Refused => Code::BodyBroken,
                 };
                 return Err(blame(exchange, Error::from(code).closing()));
             }
@@ -118,20 +136,22 @@ impl Proxy {
         Ok(Arrived::Held(held))
     }
 
-    /// An answer's body under a route's rules. What cannot be read passes sealed, unless the route seals it. `patience`:
-    /// for the whole of it to come, where it is held.
+    /// An answer's body under a route's rules. What cannot be read passes sealed, unless the route seals it.
     pub(super) async fn inward(
         &self,
         way: &Way<'_>,
-        method: &Method,
+        expected: Expected<'_>,
         head: &mut response::Parts,
         incoming: Arriving,
-        patience: Duration,
         record: &mut Record,
     ) -> Result<Body, Error> {
-        let arrived = self
-            .answered(way, method, head, incoming, patience, record)
-            .await?;
+        let arrived = self.answered(way, expected, head, incoming, record).await?;
+        if let Arrived::Flowing(incoming, framing) = arrived {
+            let front = head.into();
+            let engine = self.flowing(way, expected.policies, Side::Response, front, record);
+            let (_, engine) = engine.await?;
+            return Ok(self.records(engine, incoming, framing, &mut head.headers));
+        }
         self.go_on(way, Side::Response, head.into(), arrived, record)
             .await
     }
@@ -140,10 +160,9 @@ impl Proxy {
     async fn answered(
         &self,
         way: &Way<'_>,
-        method: &Method,
+        expected: Expected<'_>,
         head: &mut response::Parts,
         incoming: Arriving,
-        patience: Duration,
         record: &mut Record,
     ) -> Result<Arrived, Error> {
         let rules = way.rules(Side::Response);
@@ -154,9 +173,9 @@ impl Proxy {
         if way.rewrites(Side::Response) {
             headers::withhold_ranges(&mut head.headers);
         }
-        if *method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED {
+        if *expected.method == Method::HEAD || head.status == StatusCode::NOT_MODIFIED {
             if way.rewrites(Side::Response) {
-                headers::without_body(&mut head.headers);
+                headers::unforeseen(&mut head.headers);
             }
             return Ok(Arrived::Passing(Body::stream(incoming)));
         }
@@ -177,8 +196,16 @@ impl Proxy {
             )?;
             return Ok(Arrived::Passing(Body::stream(incoming)));
         }
+        if let Declared::Records(framing) = declared(&head.headers) {
+            return Ok(Arrived::Flowing(incoming, framing));
+        }
         let held = match record
-            .waiting(hold(incoming, self.limits.held_body, patience, &self.room))
+            .waiting(hold(
+                incoming,
+                self.limits.held_body,
+                expected.patience,
+                &self.room,
+            ))
             .await
         {
             Ok(held) => held,
@@ -211,6 +238,40 @@ impl Proxy {
         Ok(Arrived::Held(held))
     }
 
+    /// The engine for a body that is rewritten while it flows, and what becomes of it; its head is rewritten by itself.
+    async fn flowing(
+        &self,
+        way: &Way<'_>,
+        policies: &Arc<Policies>,
+        side: Side,
+        mut front: Front<'_>,
+        record: &mut Record,
+    ) -> Result<(Verdict, Engine), Error> {
+        self.head_alone(way, side, &mut front, record).await?;
+        let lasting = Lasting::of(way, policies)
+            .ok_or_else(|| Code::Internal.because("a route of no policy"))?;
+        let engine = Engine::new(self, lasting, side, record);
+        Ok((engine.verdict(), engine))
+    }
+
+    /// A stream of records, rewritten one by one.
+    fn records(
+        &self,
+        engine: Engine,
+        incoming: Arriving,
+        framing: Framing,
+        headers: &mut HeaderMap,
+    ) -> Body {
+        // Unknown ones were refused by what the head declares.
+        let codings = Codings::of(headers).unwrap_or_default();
+        let looking = engine.is_observing();
+        if !looking {
+            headers::unforeseen(headers);
+        }
+        let records = Records::new(engine, framing, self.limits.record);
+        Body::flow(Flow::new(incoming, &codings, records, looking))
+    }
+
     /// The rules on what arrived: on head and body together, or on the head alone.
     async fn go_on(
         &self,
@@ -226,6 +287,7 @@ impl Proxy {
                 self.head_alone(way, side, &mut front, record).await?;
                 Ok(body)
             }
+            Arrived::Flowing(..) => Err(Code::Internal.because("it is on its way already")),
         }
     }
 
@@ -385,10 +447,23 @@ impl Proxy {
     }
 }
 
-/// What there is of a body when the rules are asked.
+/// What is known of an answer beside itself.
+#[derive(Clone, Copy)]
+pub(super) struct Expected<'p> {
+    /// Of its request.
+    pub method: &'p Method,
+    /// For the whole of it to come, where it is held.
+    pub patience: Duration,
+    /// In force for the exchange.
+    pub policies: &'p Arc<Policies>,
+}
+
+/// What there is of a body when the rules are expected.
 enum Arrived {
     /// All of it, to be read.
     Held(Held),
+    /// Records, to be read while they flow.
+    Flowing(Arriving, Framing),
     /// It goes on as it is.
     Passing(Body),
 }

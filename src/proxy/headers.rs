@@ -280,20 +280,17 @@ pub fn frame(headers: &mut HeaderMap, length: usize, trailers: Option<&HeaderMap
     }
 }
 
-/// The head of an answer without a body (to HEAD, or 304) where a body would have been changed: what it says of that
-/// body is dropped, and its tag is the one that the body would have had.
-pub fn without_body(headers: &mut HeaderMap) {
-    remove(
-        headers,
-        &[
-            CONTENT_LENGTH,
-            CONTENT_MD5,
-            CONTENT_DIGEST,
-            REPR_DIGEST,
-            DIGEST,
-        ],
-    );
+/// The head of an answer without a body (to HEAD, or 304) where a body would have been changed, or of a body that will be changed
+/// while it flows: what it says of that body is dropped, and its tag is the one that the body would have had.
+pub fn unforeseen(headers: &mut HeaderMap) {
+    headers.remove(CONTENT_LENGTH);
+    without_digests(headers);
     weaken(headers);
+}
+
+/// Leaves out the digests of a body that is another one now.
+pub fn without_digests(headers: &mut HeaderMap) {
+    remove(headers, &[CONTENT_MD5, CONTENT_DIGEST, REPR_DIGEST, DIGEST]);
 }
 
 /// Makes true, weakens or drops what a changed body has made false.

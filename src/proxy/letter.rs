@@ -155,7 +155,9 @@ pub fn shape<'b>(rules: &Rules, declared: Declared, boundary: Option<&'b str>) -
         (Declared::JsonPatch, _) => Shape::JsonPatch,
         (Declared::Form, _) => Shape::Form,
         (Declared::Multipart, Some(boundary)) => Shape::Multipart { boundary },
-        (Declared::Multipart | Declared::Other | Declared::Coded, _) => Shape::Unread,
+        (Declared::Multipart | Declared::Records(_) | Declared::Other | Declared::Coded, _) => {
+            Shape::Unread
+        }
         (Declared::Json, _) => Shape::Json,
     }
 }

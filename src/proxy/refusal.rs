@@ -50,22 +50,17 @@ impl Failure {
         match self {
             Failure::Keys(error) => (error, Some("keys")),
             Failure::Coded(undecoded) => {
-                let (code, why) = match undecoded {
-                    Undecoded::Undecodable(why) => (
-                        match why {
-                            Undecodable::Broken => Code::CodingBroken,
-                            Undecodable::Inflation => Code::Inflation,
-                            Undecodable::TooLarge => Code::BodyTooLarge,
-                        },
-                        why.word(),
-                    ),
-                    Undecoded::NoRoom => (Code::Busy, "no-room"),
+                let (error, why) = match undecoded {
+                    Undecoded::Undecodable(why) => self::undecoded(why, side),
+                    Undecoded::NoRoom => {
+                        let code = match side {
+                            Side::Request => Code::Busy,
+                            Side::Response => Code::UpstreamUnreadable,
+                        };
+                        (code.because("without its codings"), "no-room")
+                    }
                 };
-                let code = match side {
-                    Side::Request => code,
-                    Side::Response => Code::UpstreamUnreadable,
-                };
-                (code.because("without its codings"), Some(why))
+                (error, Some(why))
             }
             Failure::Room { ever } => {
                 let code = match (side, ever) {
@@ -102,6 +97,17 @@ impl Failure {
             }
         }
     }
+}
+
+/// A body whose codings cannot be taken off, with the word for that.
+pub fn undecoded(why: Undecodable, side: Side) -> (Error, &'static str) {
+    let code = match (side, why) {
+        (Side::Response, _) => Code::UpstreamUnreadable,
+        (Side::Request, Undecodable::Broken) => Code::CodingBroken,
+        (Side::Request, Undecodable::Inflation) => Code::Inflation,
+        (Side::Request, Undecodable::TooLarge) => Code::BodyTooLarge,
+    };
+    (code.because("without its codings"), why.word())
 }
 
 fn request_code(refusal: &Refusal) -> Code {
@@ -169,7 +175,9 @@ pub fn of_request(declared: Declared, rules: &Rules) -> Option<Error> {
 /// Some rule is for bodies that are declared so.
 pub fn reads(rules: &Rules, declared: Declared) -> bool {
     match declared {
-        Declared::Json | Declared::MergePatch | Declared::JsonPatch => rules.reads_json(),
+        Declared::Json | Declared::MergePatch | Declared::JsonPatch | Declared::Records(_) => {
+            rules.reads_json()
+        }
         Declared::Form => rules.reads(Spot::Form),
         Declared::Multipart => rules.reads(Spot::Part),
         Declared::Other | Declared::Coded => false,

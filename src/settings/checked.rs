@@ -464,6 +464,7 @@ fn limits(file: &SettingsFile) -> Limits {
         held_body,
         // One body must fit.
         held_total: count(words.held_total, default.held_total).max(held_body),
+        record: count(words.record, default.record),
         keys_per_body: count(words.keys_per_body, default.keys_per_body),
         new_tenants: count(words.new_tenants, default.new_tenants),
         in_flight: count(words.in_flight, default.in_flight),

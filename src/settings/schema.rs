@@ -390,6 +390,11 @@ fn limits() -> Value {
                 bytes(limits.held_total as u64),
             ),
             (
+                "record",
+                "Bytes of one record of a stream: a line, an event",
+                bytes(limits.record as u64),
+            ),
+            (
                 "keys_per_body",
                 "Data keys that one body may ask the KMS for",
                 count(4096, limits.keys_per_body),

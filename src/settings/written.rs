@@ -69,6 +69,7 @@ pub(super) struct AdminWords {
 pub(super) struct LimitWords {
     pub held_body: Option<u64>,
     pub held_total: Option<u64>,
+    pub record: Option<u64>,
     pub keys_per_body: Option<u64>,
     pub new_tenants: Option<u64>,
     pub in_flight: Option<u64>,
@@ -429,6 +430,9 @@ fn limits(node: &Node, findings: &mut Findings<'_>) -> LimitWords {
     let held_total = fields
         .take("held_total")
         .and_then(|node| bytes(node, "`held_total`", 1 << 20..=1 << 40, findings));
+    let record = fields
+        .take("record")
+        .and_then(|node| bytes(node, "`record`", 1 << 10..=1 << 30, findings));
     let loopback = fields.take("loopback_upstreams");
     let loopback_upstreams =
         loopback.and_then(|node| findings.boolean(node, "`loopback_upstreams`"));
@@ -436,6 +440,7 @@ fn limits(node: &Node, findings: &mut Findings<'_>) -> LimitWords {
     LimitWords {
         held_body,
         held_total,
+        record,
         keys_per_body,
         new_tenants,
         in_flight,

@@ -18,7 +18,7 @@ fn codings(names: &str) -> Codings {
     Codings::of(&headers).expect("known")
 }
 
-fn coded(names: &str, plain: &[u8]) -> Vec<u8> {
+pub fn coded(names: &str, plain: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut encoder = Encoder::new(&codings(names));
     encoder.feed(plain, &mut out).expect("codes");
@@ -26,7 +26,7 @@ fn coded(names: &str, plain: &[u8]) -> Vec<u8> {
     out
 }
 
-fn plain(names: &str, coded: &[u8]) -> String {
+pub fn plain(names: &str, coded: &[u8]) -> String {
     let mut out = Vec::new();
     let mut decoder = Decoder::new(&codings(names));
     decoder.feed(coded, &mut out).expect("decodes");

@@ -9,6 +9,7 @@ use fieldveil::error::{Code, Error};
 use fieldveil::listener::{self, Gauges, Listener, Socket};
 use fieldveil::policy::{HostPattern, Policies, Policy};
 use fieldveil::proxy::{KeySource, Limits, Proxy};
+use fieldveil::transform::Tally;
 use fieldveil::upstream::{self, OwnAddresses, Targets, Upstream, Upstreams};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -238,6 +239,24 @@ impl Line {
             }
         }
     }
+    /// The next chunk of a body; empty at its end, `None` where it is cut off.
+    pub async fn chunk(&mut self) -> Option<Vec<u8>> {
+        let size = self.line().await?;
+        let size = usize::from_str_radix(&size, 16).expect("a size");
+        while self.kept.len() < size + 2 {
+            if !self.more().await {
+                return None;
+            }
+        }
+        let chunk = self.kept.drain(..size).collect();
+        assert_eq!(self.exactly(2).await, b"\r\n");
+        Some(chunk)
+    }
+    /// Sends a chunk of a body; an empty one ends it.
+    pub async fn say_chunk(&mut self, bytes: &[u8]) {
+        let size = format!("{:x}\r\n", bytes.len());
+        self.say(&[size.as_bytes(), bytes, b"\r\n"].concat()).await;
+    }
     /// The rest of a message whose head was read. `None`: it was cut off.
     pub async fn body(&mut self, head: String, without: bool) -> Option<Message> {
         let mut message = Message {
@@ -322,7 +341,11 @@ impl Line {
 
 /// What the agent recorded.
 #[derive(Default)]
-pub struct Records(Mutex<Vec<Kept>>, Mutex<Vec<Passed>>);
+pub struct Records(
+    Mutex<Vec<Kept>>,
+    Mutex<Vec<Passed>>,
+    Mutex<Vec<&'static str>>,
+);
 
 /// Of one access.
 #[derive(Clone)]
@@ -331,6 +354,9 @@ pub struct Kept {
     pub caller: Caller,
     pub total: Duration,
     pub added: Duration,
+    pub request: Tally,
+    pub response: Tally,
+    pub unread_records: Vec<(&'static str, u32)>,
 }
 
 impl Observe for Records {
@@ -340,16 +366,26 @@ impl Observe for Records {
             caller: entry.caller.clone(),
             total: entry.total,
             added: entry.added,
+            request: entry.request.clone(),
+            response: entry.response.clone(),
+            unread_records: entry.unread_records.clone(),
         });
     }
     fn passed(&self, passed: &Passed) {
         self.1.lock().expect("records").push(passed.clone());
+    }
+    fn cut_off(&self, _: &Arc<str>, _: Option<&Arc<str>>, why: &'static str) {
+        self.2.lock().expect("records").push(why);
     }
 }
 
 impl Records {
     pub fn all(&self) -> Vec<Kept> {
         self.0.lock().expect("records").clone()
+    }
+    /// Why answers were cut off.
+    pub fn cuts(&self) -> Vec<&'static str> {
+        self.2.lock().expect("records").clone()
     }
     /// What became of connections, besides requests.
     pub fn passed(&self) -> Vec<Passed> {

@@ -331,6 +331,7 @@ fn limits(limits: &Limits, place: &Place, all: &mut Collector<'_>) {
     let size = |bytes: usize| show_size(bytes as u64);
     all.text(place.word("held_body"), size(limits.held_body));
     all.text(place.word("held_total"), size(limits.held_total));
+    all.text(place.word("record"), size(limits.record));
     all.number(place.word("keys_per_body"), limits.keys_per_body);
     all.number(place.word("new_tenants"), limits.new_tenants);
     all.number(place.word("in_flight"), limits.in_flight);

@@ -1,0 +1,231 @@
+//! What happens to a body that is rewritten while it flows: the three steps on each piece of it, and what comes of a piece on
+//! which they fail.
+//!
+//! Outward, the message ends there, visibly, and the client is told. What only opens passes the piece as it came. Everything here
+//! is owned, since the body outlives the call that began it.
+
+pub mod records;
+
+use super::refusal::{Failure, undecoded};
+use super::route::Way;
+use super::{KeySource, Proxy, headers};
+use crate::audit::{Record, Side, Slip};
+use crate::body::Broken;
+use crate::body::coding::Undecodable;
+use crate::body::held::{self, Room};
+use crate::context::Circumstances;
+use crate::dek::Ring;
+use crate::entropy;
+use crate::error::Error;
+use crate::policy::{Policies, Route};
+use crate::transform::{Message, Rules, plan_message};
+use http::HeaderMap;
+use std::sync::{Arc, OnceLock};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// A [`Way`] for the length of a stream.
+#[derive(Clone)]
+pub struct Lasting {
+    policies: Arc<Policies>,
+    /// Index of the policy, and of the route in it.
+    at: (usize, usize),
+    circumstances: Circumstances,
+    observing: bool,
+}
+
+impl Lasting {
+    /// `policies`: those that the way was found in. `None`: it is none of theirs.
+    pub fn of(way: &Way<'_>, policies: &Arc<Policies>) -> Option<Lasting> {
+        let mut each = policies.iter().enumerate();
+        let at = each.find_map(|(policy, known)| {
+            let mut routes = known.routes.iter();
+            let route = routes.position(|route| std::ptr::eq(route, way.route))?;
+            Some((policy, route))
+        })?;
+        Some(Lasting {
+            policies: Arc::clone(policies),
+            at,
+            circumstances: way.circumstances.clone(),
+            observing: way.observing,
+        })
+    }
+
+    fn route(&self) -> Option<&Route> {
+        let policy = self.policies.iter().nth(self.at.0)?;
+        policy.routes.get(self.at.1)
+    }
+}
+
+/// Why a flow was ended, for whoever waits for what comes of it.
+#[derive(Clone, Default)]
+pub struct Verdict(Arc<OnceLock<Error>>);
+
+impl Verdict {
+    /// It was.
+    pub fn refused(&self) -> Option<Error> {
+        self.0.get().cloned()
+    }
+}
+
+/// The three steps for one direction of one exchange.
+pub struct Engine {
+    way: Lasting,
+    side: Side,
+    keys: Arc<dyn KeySource>,
+    room: Room,
+    /// What this flow has of it.
+    taken: Option<OwnedSemaphorePermit>,
+    slip: Slip,
+    verdict: Verdict,
+}
+
+impl Engine {
+    /// For one side of an exchange whose record is `record`.
+    pub(super) fn new(proxy: &Proxy, way: Lasting, side: Side, record: &mut Record) -> Engine {
+        Engine {
+            way,
+            side,
+            keys: Arc::clone(&proxy.keys),
+            room: proxy.room.clone(),
+            taken: None,
+            slip: record.flows(side),
+            verdict: Verdict::default(),
+        }
+    }
+
+    /// Asked when the flow itself is gone.
+    pub fn verdict(&self) -> Verdict {
+        self.verdict.clone()
+    }
+    /// What is done is not done to the bytes that go on.
+    pub fn is_observing(&self) -> bool {
+        self.way.observing
+    }
+    /// Bytes of the body came.
+    pub fn came(&self, bytes: usize) {
+        self.slip.came(bytes);
+    }
+
+    /// Plan, fetch, apply, on one JSON document. `kept`: bytes that the flow holds beside it. `None`: nothing is replaced.
+    ///
+    /// # Errors
+    /// To be [judged](Engine::judge).
+    pub async fn rewrite(&mut self, text: &[u8], kept: usize) -> Result<Option<Vec<u8>>, Failure> {
+        let Some(route) = self.way.route() else {
+            return Ok(None);
+        };
+        let rules = rules(route, self.side);
+        let message = Message::json(text);
+        let plan = plan_message(rules, &message, &self.way.circumstances)?;
+        if plan.is_unchanged() {
+            self.slip.tally(plan.tally());
+            return Ok(None);
+        }
+        let ring: Ring = self.keys.fetch(plan.needs()).await?;
+        let memory = kept
+            .saturating_add(text.len())
+            .saturating_add(plan.memory(&ring));
+        if !self.room.enlarge(&mut self.taken, memory) {
+            return Err(Failure::Room {
+                ever: self.room.could_take(memory),
+            });
+        }
+        let mut out = Vec::new();
+        let (tally, _) = plan.apply_message(&message, &ring, &mut entropy::fill, &mut out)?;
+        self.slip.tally(&tally);
+        held::shrink(&mut self.taken, kept);
+        Ok((out != text).then_some(out))
+    }
+
+    /// Keeps room for what the flow holds.
+    ///
+    /// # Errors
+    /// Other bodies take it all: to be [judged](Engine::judge).
+    pub fn keep(&mut self, bytes: usize) -> Result<(), Failure> {
+        if bytes == 0 {
+            self.taken = None;
+            return Ok(());
+        }
+        held::shrink(&mut self.taken, bytes);
+        match self.room.enlarge(&mut self.taken, bytes) {
+            true => Ok(()),
+            false => Err(Failure::Room {
+                ever: self.room.could_take(bytes),
+            }),
+        }
+    }
+
+    /// A piece could not be rewritten.
+    ///
+    /// # Errors
+    /// The message ends here. Otherwise the piece passes as it came, and that was noted.
+    pub fn judge(&self, failure: Failure) -> Result<(), Broken> {
+        let unread = failure.is_unread();
+        let (error, why) = failure.on(self.side);
+        self.decide(error, why, unread)
+    }
+
+    /// As [`Engine::judge`], of what cannot be read for another reason.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unreadable(&self, error: Error, why: &'static str) -> Result<(), Broken> {
+        self.decide(error, Some(why), true)
+    }
+
+    fn decide(&self, error: Error, why: Option<&'static str>, unread: bool) -> Result<(), Broken> {
+        let rules = self.way.route().map(|route| rules(route, self.side));
+        let passes = |rules: &Rules| {
+            let sealing = match unread {
+                true => rules.seals_bodies(),
+                false => rules.seals(),
+            };
+            !sealing && !rules.rejects()
+        };
+        match why {
+            Some(why) if rules.is_some_and(passes) => {
+                self.slip.unread(why);
+                Ok(())
+            }
+            _ if self.way.observing => {
+                self.slip.would_refuse(error.reason());
+                Ok(())
+            }
+            _ => self.refuse(error),
+        }
+    }
+
+    /// The message ends here.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn refuse(&self, error: Error) -> Result<(), Broken> {
+        self.slip.refused(error.reason());
+        let _ = self.verdict.0.set(error.closing());
+        Err(Broken::Refused)
+    }
+
+    /// The codings cannot be taken off: the rest passes as it came, if nothing of it went on and it may.
+    ///
+    /// # Errors
+    /// The message ends here.
+    pub fn undecodable(&self, why: Undecodable, begun: bool) -> Result<(), Broken> {
+        let (error, why) = undecoded(why, self.side);
+        match begun {
+            true => self.refuse(error),
+            false => self.unreadable(error, why),
+        }
+    }
+
+    /// What the trailers say of the body is not true of what it became.
+    pub fn trailers(&self, trailers: &mut HeaderMap) {
+        headers::without_digests(trailers);
+    }
+}
+
+fn rules(route: &Route, side: Side) -> &Rules {
+    match side {
+        Side::Request => &route.request,
+        Side::Response => &route.response,
+    }
+}
