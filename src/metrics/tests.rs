@@ -136,7 +136,7 @@ async fn what_happened_is_counted() {
         r#"fieldveil_requests_total{listener="out",route="people",outcome="aborted"} 1"#,
         r#"fieldveil_requests_total{listener="out",route="",outcome="aborted"} 1"#,
         r#"fieldveil_request_duration_seconds_count{listener="out"} 5"#,
-        r#"fieldveil_request_added_seconds_bucket{le="+Inf",listener="out"} 4"#,
+        r#"fieldveil_request_added_seconds_bucket{le="+Inf",listener="out"} 5"#,
         r#"fieldveil_unmatched_requests_total{listener="out"} 1"#,
         r#"fieldveil_observed_refusals_total{listener="out",route="people",code="not-json"} 1"#,
         r#"fieldveil_fields_total{class="ssn",operation="sealed",mode="enforce"} 2"#,
