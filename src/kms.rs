@@ -6,6 +6,7 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
+pub mod azure;
 pub mod bearer;
 pub mod fake;
 pub mod gcp;

@@ -308,7 +308,8 @@ fn may_be_secret(text: &str) -> bool {
         "private",
         "auth",
     ];
-    words.iter().any(|word| text.contains(word)) || text == "key"
+    words.iter().any(|word| text.contains(word))
+        || matches!(&*text, "key" | "pin" | "user_pin" | "userpin")
 }
 
 #[cfg(test)]

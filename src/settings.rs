@@ -33,7 +33,9 @@ use std::time::Duration;
 
 pub use edges::Bind;
 pub use effective::{Origin, Shown, Step, Word, common, name};
-pub use kms::{Aws, Gcp, GcpLogin, Keyring, Kms, Pkcs11, Provider, Transit, TransitAuth};
+pub use kms::{
+    Aws, Azure, AzureAuth, Gcp, GcpLogin, Keyring, Kms, Pkcs11, Provider, Transit, TransitAuth,
+};
 pub use upstream::Url;
 pub(crate) use written::socket_address;
 

@@ -3,6 +3,7 @@
 
 mod providers {
     pub mod answers;
+    pub mod azure;
     mod faults;
     pub mod gcp;
     pub mod login;

@@ -54,6 +54,9 @@ impl Checked {
             (Failure::Unreachable, "gcp") => {
                 "is there a way to cloudkms.googleapis.com (or the endpoint), and to whom tokens come from: the metadata server, or as credentials_file says?"
             }
+            (Failure::Unreachable, "azure") => {
+                "is there a way to the vault, and to whom tokens come from: the metadata service (169.254.169.254), or login.microsoftonline.com?"
+            }
             (Failure::Unreachable, "pkcs11") => {
                 "is there a token of this label (pkcs11-tool --list-slots), the PIN's file readable, and the HSM up?"
             }
@@ -66,6 +69,9 @@ impl Checked {
             }
             (Failure::Denied, "gcp") => {
                 "has the account roles/cloudkms.cryptoKeyEncrypterDecrypter on this key, and is the API enabled? Google also says so of keys that are not there. See docs/kms.md"
+            }
+            (Failure::Denied, "azure") => {
+                "has the identity wrapKey and unwrapKey on this key (Key Vault Crypto Service Encryption User), is it of the vault's tenant, and does the vault's firewall let it in? See docs/kms.md"
             }
             (Failure::Denied, "pkcs11") => {
                 "is the PIN the user's, and the token not locked? A PIN that was refused is not tried again: correct it, and log in once with another tool if it was tried often"
@@ -92,6 +98,9 @@ impl Checked {
             }
             (Failure::Malformed, "gcp") => {
                 "is the key one for symmetric encryption (purpose ENCRYPT_DECRYPT), and is it Google that answers?"
+            }
+            (Failure::Malformed, "azure") => {
+                "does the key fit `algorithm` (RSA; or AES of 256 bits in a Managed HSM: A256KW), and is `vault` the host name of the vault that answers?"
             }
             (Failure::Malformed, "pkcs11") => {
                 "does the HSM have CKM_AES_GCM, and is the key with the greatest CKA_ID of its label the only one with it?"

@@ -11,7 +11,9 @@ use crate::dek::Kid;
 use crate::kms::keyring::{Keyring, read_secret};
 use crate::kms::{Failure, os_random};
 use crate::policy::Policies;
-use crate::settings::{self, Bind, GcpLogin, Provider, Secret, Settings, TlsFiles, Unlock};
+use crate::settings::{
+    self, AzureAuth, Bind, GcpLogin, Provider, Secret, Settings, TlsFiles, Unlock,
+};
 use rustix::process::{Resource, getrlimit};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -220,6 +222,16 @@ fn secrets_of(settings: &Settings, all: &mut Vec<Check>) {
             }
             Provider::Gcp(gcp) => {
                 if let GcpLogin::File(path) = &gcp.login {
+                    all.extend(exposed(path));
+                }
+                continue;
+            }
+            Provider::Azure(azure) => {
+                if let AzureAuth::ClientSecret {
+                    secret: Secret::File(path),
+                    ..
+                } = &azure.auth
+                {
                     all.extend(exposed(path));
                 }
                 continue;

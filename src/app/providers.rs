@@ -4,13 +4,14 @@ use super::certificates::Certificate;
 use super::{StartError, secrets};
 use crate::arena::Arena;
 use crate::dek::Scope;
+use crate::kms::azure::{self, Azure};
 use crate::kms::bearer;
 use crate::kms::gcp::{self, Gcp};
 use crate::kms::http::Trust;
 use crate::kms::keyring::Keyring;
 use crate::kms::transit::{self, Login, Transit};
 use crate::kms::{self, Answer, Kms, Random, Unwrapped};
-use crate::settings::{self, Ca, GcpLogin, Kek, Provider, TlsFiles, TransitAuth};
+use crate::settings::{self, AzureAuth, Ca, GcpLogin, Kek, Provider, TlsFiles, TransitAuth};
 use crate::tls::{BadRoots, Roots};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -99,6 +100,7 @@ impl Building<'_> {
                 });
                 Arc::new(built.map_err(|bad| no_trust(&name, &bad))?)
             }
+            Provider::Azure(azure) => Arc::new(self.azure(name, azure)?),
             #[cfg(feature = "pkcs11")]
             Provider::Pkcs11(pkcs11) => {
                 let built = kms::pkcs11::Pkcs11::new(kms::pkcs11::Settings {
@@ -128,6 +130,62 @@ impl Building<'_> {
                 ));
             }
         })
+    }
+
+    fn azure(&mut self, name: Arc<str>, azure: &settings::Azure) -> Result<Azure, StartError> {
+        let trust = self.trust(&name, &azure.ca, None)?;
+        let authority = azure.authority.as_ref().map(ToString::to_string);
+        let app = |tenant: &String, client_id: &String| azure::App {
+            authority: authority.unwrap_or_else(|| azure::AUTHORITY.to_owned()),
+            tenant: tenant.clone(),
+            client_id: client_id.clone(),
+        };
+        // A metadata service is on this machine, so to say, and speaks no TLS.
+        let (login, login_trust) = match &azure.auth {
+            AzureAuth::Managed {
+                client_id,
+                metadata,
+            } => {
+                let login = azure::Login::Managed {
+                    metadata: metadata.to_string(),
+                    client_id: client_id.clone(),
+                };
+                (login, trust.clone())
+            }
+            AzureAuth::ClientSecret {
+                tenant,
+                client_id,
+                secret: place,
+            } => {
+                let (app, secret) = (app(tenant, client_id), secret(place)?);
+                (azure::Login::ClientSecret { app, secret }, Trust::default())
+            }
+            AzureAuth::Workload {
+                tenant,
+                client_id,
+                token_file,
+            } => {
+                let app = app(tenant, client_id);
+                let token = kms::secret::Secret::File(token_file.clone());
+                (azure::Login::Workload { app, token }, Trust::default())
+            }
+        };
+        let endpoint = azure.endpoint.as_ref().map(ToString::to_string);
+        let built = Azure::new(azure::Settings {
+            name: Arc::clone(&name),
+            vault: azure.vault.clone(),
+            endpoint: endpoint.unwrap_or_else(|| format!("https://{}", azure.vault)),
+            algorithm: match azure.aes {
+                true => azure::Algorithm::A256Kw,
+                false => azure::Algorithm::RsaOaep256,
+            },
+            trust,
+            login_trust,
+            login,
+            relogin_after: bearer::RELOGIN_AFTER,
+            look_again: azure::LOOK_AGAIN,
+        });
+        built.map_err(|bad| no_trust(&name, &bad))
     }
 
     fn trust(

@@ -1,5 +1,6 @@
 //! `kms`: which key managers there are, where each is, and where what it takes to be let in is kept. Never a secret itself.
 
+mod azure;
 mod gcp;
 mod pkcs11;
 
@@ -8,6 +9,8 @@ use super::written::{parse_url, path};
 use super::{Ca, Secret, TlsFiles, Unlock, Url};
 use crate::diagnostic::quoted;
 use crate::marked::{Fields, Findings, Marked, Node, not_built};
+pub use azure::{Azure, AzureAuth};
+pub(super) use azure::{FEDERATED, METADATA};
 pub use gcp::{Gcp, GcpLogin};
 pub use pkcs11::Pkcs11;
 use std::path::{Path, PathBuf};
@@ -38,6 +41,8 @@ pub enum Provider {
     Aws(Aws),
     /// Google Cloud KMS.
     Gcp(Gcp),
+    /// Azure Key Vault or Managed HSM.
+    Azure(Box<Azure>),
     /// The token of an HSM.
     Pkcs11(Pkcs11),
 }
@@ -50,6 +55,7 @@ impl Provider {
             Provider::Transit(_) => "transit",
             Provider::Aws(_) => "aws",
             Provider::Gcp(_) => "gcp",
+            Provider::Azure(_) => "azure",
             Provider::Pkcs11(_) => "pkcs11",
         }
     }
@@ -72,6 +78,7 @@ impl Provider {
             }
             Provider::Aws(_) => is_key_arn(kek),
             Provider::Gcp(_) => gcp::is_key(kek),
+            Provider::Azure(_) => azure::is_key(kek),
             Provider::Pkcs11(_) => pkcs11::is_label(kek),
         };
         let what = match self {
@@ -84,6 +91,9 @@ impl Provider {
             }
             Provider::Gcp(_) => {
                 "no name of a Google Cloud KMS key: projects/PROJECT/locations/LOCATION/keyRings/RING/cryptoKeys/KEY, without a version"
+            }
+            Provider::Azure(_) => {
+                "no name of a key in a vault: letters, digits and `-`, without a version"
             }
             Provider::Pkcs11(_) => {
                 "no label of a key: at most 256 bytes, no control characters, no space at its ends"
@@ -218,6 +228,10 @@ pub(super) fn kms(
         "gcp" => {
             let gcp = gcp::gcp(fields, base, findings);
             gcp.map(|gcp| ProviderWords::Other(Provider::Gcp(gcp)))
+        }
+        "azure" => {
+            let azure = azure::azure(fields, base, findings);
+            azure.map(|azure| ProviderWords::Other(Provider::Azure(Box::new(azure))))
         }
         "pkcs11" if cfg!(feature = "pkcs11") => {
             let pkcs11 = pkcs11::pkcs11(fields, base, findings);

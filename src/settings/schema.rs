@@ -168,6 +168,7 @@ const KMS_TYPES: &[&str] = &[
     "kms-transit",
     "kms-aws",
     "kms-gcp",
+    "kms-azure",
     "kms-pkcs11",
 ];
 const STORE_TYPES: &[&str] = &["store-none", "store-embedded", "store-postgres"];
@@ -188,6 +189,7 @@ fn definitions() -> Map<String, Value> {
     define("kms-transit", kms::transit());
     define("kms-aws", kms::aws());
     define("kms-gcp", kms::gcp());
+    define("kms-azure", kms::azure());
     define("kms-pkcs11", kms::pkcs11());
     let mut none = typed("none", "Wrapped data keys travel in the tokens", &[]);
     none["properties"]["type"]["default"] = json!("none");

@@ -30,6 +30,7 @@ async fn every_answer_has_its_class() {
                 "handler",
                 "Permission",
                 "Quota",
+                "Operation is",
                 "verify that",
             ] {
                 assert!(!error.detail.contains(said), "{error}");

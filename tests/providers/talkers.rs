@@ -50,6 +50,7 @@ pub fn talkers(url: &str) -> Vec<Talker> {
         #[cfg(feature = "aws")]
         aws(url),
         gcp(url),
+        azure(url),
     ]
 }
 
@@ -99,6 +100,53 @@ fn transit(url: &str) -> Talker {
             say(500, "internal error", Unreachable),
             say(502, "x", Unreachable),
             say(503, "Vault is sealed", Unreachable),
+        ],
+    }
+}
+
+fn azure(url: &str) -> Talker {
+    use super::azure::{CHALLENGE, FIRST, answered, azure_at, managed, metadata, refused};
+    use fieldveil::kms::azure::{Algorithm, LOOK_AGAIN};
+    let say = |status, code: &str, inner, failure| (status, refused(code, inner), failure);
+    let (rsa, long) = (Algorithm::RsaOaep256, Duration::from_secs(3600));
+    let version = [
+        0x06, 0x98, 0xc2, 0x15, 0x6c, 0x1a, 0x4e, 0x1d, 0xa5, 0xb6, 0xba, 0xb6, 0xf6, 0x42, 0x2f,
+        0xd6,
+    ];
+    Talker {
+        name: "azure",
+        kms: Arc::new(azure_at(url, rsa, managed(url), long, LOOK_AGAIN)),
+        kek: "cards",
+        blob: [&version[..], &[9; 256]].concat(),
+        well: |asked| {
+            let asks = |part| asked.line.contains(part);
+            match asked.header("authorization") {
+                None if asks("/metadata/") => metadata("t"),
+                None => Say::Answer(401, CHALLENGE, String::new()),
+                Some(_) if asks("/unwrapkey") => answered("cards", FIRST, &DEK),
+                Some(_) => answered("cards", FIRST, &[9; 256]),
+            }
+        },
+        is_call: |asked| asked.header("authorization").is_some(),
+        answers: vec![
+            (401, String::new(), Denied),
+            say(403, "Forbidden", Some("AccessDenied"), Denied),
+            say(403, "Forbidden", Some("ForbiddenByFirewall"), Denied),
+            (403, String::new(), Denied),
+            say(403, "Forbidden", Some("KeyDisabled"), Disabled),
+            say(403, "Forbidden", Some("KeyExpired"), Disabled),
+            say(403, "KeyNotYetValid", None, Disabled),
+            say(404, "KeyNotFound", None, NotFound),
+            (404, String::new(), NotFound),
+            say(400, "BadParameter", None, Malformed),
+            say(400, "x", None, Malformed),
+            say(418, "x", None, Malformed),
+            say(307, "x", None, Unreachable),
+            say(408, "x", None, Unreachable),
+            say(409, "Conflict", None, Unreachable),
+            say(429, "Throttled", None, Unreachable),
+            say(500, "InternalServerError", None, Unreachable),
+            say(503, "ServiceUnavailable", None, Unreachable),
         ],
     }
 }

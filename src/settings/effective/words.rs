@@ -4,9 +4,9 @@ use super::{Collector, Origin, Place, Shown};
 use crate::keys::Need;
 use crate::settings::amount::{show_duration, show_size};
 use crate::settings::{
-    Admin, Bind, Ca, GcpLogin, Kek, Key, Kms, LOCAL_KMS, Limits, Listener, LogFormat, Overrides,
-    PolicySource, Provider, Secret, Settings, Speak, StoreKind, TlsFiles, Transit, TransitAuth,
-    Unlock, Upstream,
+    Admin, Azure, AzureAuth, Bind, Ca, GcpLogin, Kek, Key, Kms, LOCAL_KMS, Limits, Listener,
+    LogFormat, Overrides, PolicySource, Provider, Secret, Settings, Speak, StoreKind, TlsFiles,
+    Transit, TransitAuth, Unlock, Upstream,
 };
 
 /// The places that flags and variables speak of, each with its origin.
@@ -230,11 +230,58 @@ fn kms(kms: &Kms, place: &Place, all: &mut Collector<'_>) {
             GcpLogin::File(file) => all.text(place.word("credentials_file"), file.display()),
         }
     }
+    if let Provider::Azure(azure) = provider {
+        self::azure(azure, place, all);
+    }
     if let Provider::Pkcs11(pkcs11) = provider {
         all.text(place.word("library"), pkcs11.library.display());
         all.text(place.word("token"), &pkcs11.token);
         secret(&pkcs11.pin, place, "pin_file", "pin_env", all);
         all.number(place.word("sessions"), pkcs11.sessions);
+    }
+}
+
+fn azure(azure: &Azure, place: &Place, all: &mut Collector<'_>) {
+    all.text(place.word("vault"), &azure.vault);
+    all.maybe(place.word("endpoint"), azure.endpoint.as_ref());
+    let algorithm = if azure.aes { "A256KW" } else { "RSA-OAEP-256" };
+    all.text(place.word("algorithm"), algorithm);
+    all.maybe(place.word("authority"), azure.authority.as_ref());
+    if azure.endpoint.as_ref().is_none_or(|endpoint| endpoint.tls) {
+        ca(&azure.ca, place.word("tls").word("ca"), all);
+    }
+    let auth = place.word("auth");
+    let app = |place: &Place, tenant: &str, id: &str, all: &mut Collector<'_>| {
+        all.text(place.word("tenant"), tenant);
+        all.text(place.word("client_id"), id);
+    };
+    match &azure.auth {
+        AzureAuth::Managed {
+            client_id,
+            metadata,
+        } => {
+            let auth = auth.word("managed_identity");
+            all.maybe(auth.word("client_id"), client_id.as_ref());
+            all.text(auth.word("metadata"), metadata);
+        }
+        AzureAuth::ClientSecret {
+            tenant,
+            client_id,
+            secret: place,
+        } => {
+            let auth = auth.word("client_secret");
+            app(&auth, tenant, client_id, all);
+            secret(place, &auth, "secret_file", "secret_env", all);
+        }
+        AzureAuth::Workload {
+            tenant,
+            client_id,
+            token_file,
+        } => {
+            let auth = auth.word("workload_identity");
+            app(&auth, tenant, client_id, all);
+            all.text(auth.word("token_file"), token_file.display());
+        }
     }
 }
 

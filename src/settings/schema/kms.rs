@@ -1,7 +1,7 @@
 //! The types of KMSs.
 
-use super::super::kms::SERVICE_ACCOUNT;
-use super::{client_tls, count, one_of, or, text, typed};
+use super::super::kms::{FEDERATED, METADATA, SERVICE_ACCOUNT};
+use super::{client_tls, count, one_of, or, text, typed, words};
 use crate::policy::schema::mapping;
 use serde_json::Value;
 
@@ -109,6 +109,68 @@ pub(super) fn gcp() -> Value {
                 text(),
             ),
             ("tls", "TLS with the endpoint", client_tls()),
+        ],
+    )
+}
+
+pub(super) fn azure() -> Value {
+    let app = [
+        ("tenant!", "The directory's id or domain", text()),
+        ("client_id!", "The application's id", text()),
+    ];
+    let managed = mapping(
+        "As the identity of the machine",
+        &[
+            ("client_id", "Which one, where it has several", text()),
+            (
+                "metadata",
+                "The metadata service",
+                or(text(), format!("http://{METADATA}")),
+            ),
+        ],
+    );
+    let mut words_of_secret = app.to_vec();
+    words_of_secret.extend([
+        ("secret_file", "A file with the secret", text()),
+        ("secret_env", "The variable with the secret", text()),
+    ]);
+    let mut secret = mapping("As an application, with its secret", &words_of_secret);
+    secret["oneOf"] = one_of(&["secret_file", "secret_env"]);
+    let mut words_of_workload = app.to_vec();
+    let token = or(text(), FEDERATED);
+    words_of_workload.push(("token_file", "The federated token", token));
+    let workload = mapping(
+        "As an application, with a federated token",
+        &words_of_workload,
+    );
+    let mut auth = mapping(
+        "Who the agent is",
+        &[
+            ("managed_identity", "The machine's identity", managed),
+            ("client_secret", "An application, with its secret", secret),
+            (
+                "workload_identity",
+                "An application, with a federated token",
+                workload,
+            ),
+        ],
+    );
+    auth["oneOf"] = one_of(&["managed_identity", "client_secret", "workload_identity"]);
+    let algorithm = or(words(&["RSA-OAEP-256", "A256KW"]), "RSA-OAEP-256");
+    typed(
+        "azure",
+        "Azure Key Vault or Managed HSM",
+        &[
+            ("vault!", "The vault's host name", text()),
+            ("endpoint", "Instead of the vault's own address", text()),
+            ("algorithm", "How its keys wrap", algorithm),
+            (
+                "authority",
+                "Who gives out tokens to applications, instead of the public cloud's",
+                text(),
+            ),
+            ("tls", "TLS with it", client_tls()),
+            ("auth!", "Who the agent is", auth),
         ],
     )
 }
