@@ -3,6 +3,8 @@
 
 mod providers {
     pub mod answers;
+    #[cfg(feature = "aws")]
+    mod aws_chain;
     pub mod azure;
     mod faults;
     pub mod gcp;

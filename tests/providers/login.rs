@@ -246,3 +246,99 @@ async fn a_missing_key_is_not_made_by_wrapping() {
     assert_eq!(error.failure, Failure::NotFound);
     assert_eq!(stub.count("encrypt"), 0);
 }
+
+#[tokio::test]
+async fn as_the_service_account_of_a_pod() {
+    let dir = tempfile::tempdir().unwrap();
+    let jwt = dir.path().join("token");
+    let stub = Stub::new(|asked| match &*asked.line {
+        "POST /v1/auth/clusters/one/login" if asked.body.contains("jwt.of.today") => {
+            granted("t1", 3600)
+        }
+        "POST /v1/auth/clusters/one/login" if asked.body.contains("jwt.of.tomorrow") => {
+            granted("t2", 3600)
+        }
+        line if line.ends_with("/login") => Say::json(403, r#"{"errors":["permission denied"]}"#),
+        _ if asked.header("x-vault-token") == Some("t1") && asked.line.contains("decrypt") => {
+            Say::json(403, "{}")
+        }
+        _ => answer(asked),
+    })
+    .await;
+    let login = Login::Kubernetes {
+        mount: "clusters/one".into(),
+        role: "fieldveil".into(),
+        jwt: Secret::File(jwt.clone()),
+    };
+    let transit = transit(&stub.url, login, Duration::ZERO);
+    let scope = scope("cards", None);
+    // The pod's token is not there yet.
+    let error = transit.wrap("cards", &DEK, &scope).await.unwrap_err();
+    assert_eq!(error.failure, Failure::Unreachable, "{error}");
+    assert!(stub.asked().is_empty());
+    std::fs::write(&jwt, "jwt.of.today\n").unwrap();
+    transit.wrap("cards", &DEK, &scope).await.unwrap();
+    let body = &stub.asked()[0].body;
+    assert_eq!(body, r#"{"role":"fieldveil","jwt":"jwt.of.today"}"#);
+    // Renewed by the kubelet, it is what the next login shows.
+    std::fs::write(&jwt, "jwt.of.tomorrow").unwrap();
+    let _ = transit.unwrap("cards", &[0, 0, 0, 1, 9], &scope).await;
+    assert_eq!(stub.count("clusters/one/login"), 2);
+    let last = stub
+        .asked()
+        .into_iter()
+        .rfind(|asked| asked.line.contains("decrypt"));
+    assert_eq!(last.unwrap().header("x-vault-token"), Some("t2"));
+    // The role is not bound to it any more.
+    std::fs::write(&jwt, "jwt.of.another").unwrap();
+    stub.tell(|asked| match asked.line.ends_with("/login") {
+        true => Say::json(403, r#"{"errors":["permission denied"]}"#),
+        false => Say::json(403, "{}"),
+    });
+    let error = transit.wrap("cards", &DEK, &scope).await.unwrap_err();
+    assert_eq!(error.failure, Failure::Denied, "{error}");
+}
+
+/// The server takes nobody who does not show a certificate that it knows.
+#[tokio::test]
+async fn with_a_client_certificate() {
+    use fieldveil::tls::{Clients, Identity};
+    let made = || {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    };
+    let identity =
+        |(cert, key): &(String, String)| Identity::new(cert.as_bytes(), key.as_bytes()).unwrap();
+    let (server, client, stranger) = (made(), made(), made());
+    let clients = Clients::new(client.0.as_bytes(), true).unwrap();
+    let config = identity(&server).server(false, Some(&clients)).unwrap();
+    let stub = Stub::over_tls(config, answer).await;
+    for (shown, trusted, expected) in [
+        (Some(&client), &server, None),
+        (Some(&stranger), &server, Some(Failure::Unreachable)),
+        (None, &server, Some(Failure::Unreachable)),
+        // Nor does the agent talk to a server that it does not know.
+        (Some(&client), &stranger, Some(Failure::Unreachable)),
+    ] {
+        let transit = Transit::new(Settings {
+            name: "vault".into(),
+            address: stub.url.clone(),
+            identity: "vault.example/transit".into(),
+            mount: "transit".into(),
+            namespace: None,
+            trust: Trust {
+                roots: Roots::Pem(trusted.0.clone().into_bytes()),
+                identity: shown.map(identity),
+            },
+            login: given("t"),
+            relogin_after: Duration::ZERO,
+            look_again: LOOK_AGAIN,
+        });
+        let outcome = transit
+            .unwrap()
+            .wrap("cards", &DEK, &scope("cards", None))
+            .await;
+        let failure = outcome.err().map(|error| error.failure);
+        assert_eq!(failure, expected, "{}", shown.is_some());
+    }
+}

@@ -5,6 +5,19 @@ use std::process::Command;
 
 /// Its exit code, and what it tells of each KEK. `kms` and `keys` are the lines under these words.
 pub async fn kms_check(kms: &str, keys: &str) -> (Option<i32>, Vec<Value>) {
+    kms_check_with(kms, keys, &[]).await
+}
+
+/// In an environment that has these variables, and none of the surroundings'.
+pub async fn kms_check_with(
+    kms: &str,
+    keys: &str,
+    variables: &[(&str, String)],
+) -> (Option<i32>, Vec<Value>) {
+    let variables: Vec<(String, String)> = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), value.clone()))
+        .collect();
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("policies")).unwrap();
     let settings = dir.path().join("settings.yaml");
@@ -13,6 +26,7 @@ pub async fn kms_check(kms: &str, keys: &str) -> (Option<i32>, Vec<Value>) {
     let ended = tokio::task::spawn_blocking(move || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fieldveil"));
         command.args(["kms", "check", "--output", "json", "--settings"]);
+        command.env_clear().envs(variables);
         command.arg(&settings).output().unwrap()
     });
     let out = ended.await.unwrap();

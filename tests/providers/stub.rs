@@ -1,10 +1,12 @@
 //! A server of HTTP/1.1 that answers as it is told, and remembers what it was asked.
 
+use rustls::ServerConfig;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 /// One request that came in.
 #[derive(Clone, Debug)]
@@ -59,15 +61,39 @@ impl Drop for Stub {
 
 impl Stub {
     pub async fn new(script: impl Fn(&Asked) -> Say + Send + Sync + 'static) -> Stub {
+        Stub::start(None, script).await
+    }
+
+    /// Behind TLS: `https://127.0.0.1:port`.
+    pub async fn over_tls(
+        tls: Arc<ServerConfig>,
+        script: impl Fn(&Asked) -> Say + Send + Sync + 'static,
+    ) -> Stub {
+        Stub::start(Some(TlsAcceptor::from(tls)), script).await
+    }
+
+    async fn start(
+        tls: Option<TlsAcceptor>,
+        script: impl Fn(&Asked) -> Say + Send + Sync + 'static,
+    ) -> Stub {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", socket.local_addr().unwrap());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", socket.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
         let script: Arc<Mutex<Script>> = Arc::new(Mutex::new(Arc::new(script)));
         let (log, told) = (Arc::clone(&asked), Arc::clone(&script));
         let serving = tokio::spawn(async move {
             loop {
                 let (stream, _) = socket.accept().await.unwrap();
-                tokio::spawn(serve(stream, Arc::clone(&log), Arc::clone(&told)));
+                let (log, told) = (Arc::clone(&log), Arc::clone(&told));
+                match tls.clone() {
+                    None => tokio::spawn(serve(stream, log, told)),
+                    Some(tls) => tokio::spawn(async move {
+                        if let Ok(stream) = tls.accept(stream).await {
+                            serve(stream, log, told).await;
+                        }
+                    }),
+                };
             }
         });
         Stub {
@@ -95,7 +121,11 @@ impl Stub {
     }
 }
 
-async fn serve(mut stream: TcpStream, log: Arc<Mutex<Vec<Asked>>>, script: Arc<Mutex<Script>>) {
+async fn serve(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    log: Arc<Mutex<Vec<Asked>>>,
+    script: Arc<Mutex<Script>>,
+) {
     let mut read = Vec::new();
     while let Some(asked) = request(&mut stream, &mut read).await {
         log.lock().unwrap().push(asked.clone());
@@ -128,7 +158,7 @@ async fn serve(mut stream: TcpStream, log: Arc<Mutex<Vec<Asked>>>, script: Arc<M
     }
 }
 
-async fn request(stream: &mut TcpStream, read: &mut Vec<u8>) -> Option<Asked> {
+async fn request(stream: &mut (impl AsyncRead + Unpin), read: &mut Vec<u8>) -> Option<Asked> {
     let end = loop {
         if let Some(at) = read.windows(4).position(|four| four == b"\r\n\r\n") {
             break at + 4;
