@@ -462,6 +462,11 @@ fn limits() -> Value {
                 period(limits.exchange_timeout),
             ),
             (
+                "tunnel_idle",
+                "A tunnel in which nothing moves for so long is closed",
+                period(limits.tunnel_idle),
+            ),
+            (
                 "loopback_upstreams",
                 "Upstreams may be at loopback addresses",
                 switch(limits.loopback_upstreams),

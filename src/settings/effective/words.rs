@@ -392,6 +392,7 @@ fn limits(limits: &Limits, place: &Place, all: &mut Collector<'_>) {
         ("write_timeout", limits.write_timeout),
         ("answer_timeout", limits.answer_timeout),
         ("exchange_timeout", limits.exchange_timeout),
+        ("tunnel_idle", limits.tunnel_idle),
     ] {
         all.text(place.word(word), show_duration(period));
     }
