@@ -96,9 +96,10 @@ fn two_agents_with_one_database() {
     let documents = Documents {
         tenant: "acme".to_owned(),
         count: 8,
+        also: r#","email":"clear@b.example""#,
     };
     for number in 0..documents.count {
-        one.keep("acme", number, &document(number));
+        one.keep("acme", number, &documents.document(number));
     }
     one.keep("acme", 100, BOTH);
     other.keep("acme", 101, BOTH);

@@ -39,11 +39,23 @@ pub struct Outcome {
     pub what: What,
 }
 
-/// What is asked for over and over: documents that the upstream keeps, `{"ssn":"clear-keep-N"}` each.
+/// What is asked for over and over: documents that the upstream keeps.
 #[derive(Clone)]
 pub struct Documents {
     pub tenant: String,
     pub count: usize,
+    /// Further members of each, behind a comma.
+    pub also: &'static str,
+}
+
+impl Documents {
+    fn body(&self, ssn: &str) -> String {
+        format!(r#"{{"ssn":"{MARK}{ssn}"{}}}"#, self.also)
+    }
+
+    pub fn document(&self, number: usize) -> String {
+        self.body(&format!("keep-{number}"))
+    }
 }
 
 pub fn document(number: usize) -> String {
@@ -154,7 +166,7 @@ fn ask_on(
         let begun = Instant::now();
         let (expected, answer) = match kind {
             Kind::Seal => {
-                let body = format!(r#"{{"ssn":"{MARK}{client}-{round}"}}"#);
+                let body = documents.body(&format!("{client}-{round}"));
                 let head = format!(
                     "POST /echo HTTP/1.1\r\nHost: x\r\n{tenant}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
                     body.len()
@@ -166,7 +178,7 @@ fn ask_on(
                 let number = round / 2 % documents.count;
                 let head = format!("GET /keep/{number} HTTP/1.1\r\nHost: x\r\n{tenant}\r\n");
                 connection.say(head.as_bytes());
-                (document(number), connection.answer())
+                (documents.document(number), connection.answer())
             }
         };
         let what = judged(&expected, answer.as_ref());

@@ -70,6 +70,7 @@ async fn ten_thousand_references_move_to_another_kms() {
     let documents = Documents {
         tenant: "acme".to_owned(),
         count: 8,
+        also: "",
     };
     for number in 0..documents.count {
         agent.keep(&documents.tenant, number, &document(number));

@@ -16,6 +16,7 @@ async fn begun(bao: &Bao, site: &Site, cards: &str) -> (Agent, Documents) {
     let documents = Documents {
         tenant: "acme".to_owned(),
         count: 8,
+        also: "",
     };
     for number in 0..documents.count {
         agent.keep(&documents.tenant, number, &document(number));

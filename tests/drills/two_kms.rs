@@ -20,6 +20,7 @@ async fn begun(bao: &Bao, localstack: &Emulator) -> (Site, Agent, Documents, Str
     let documents = Documents {
         tenant: "acme".to_owned(),
         count: 8,
+        also: "",
     };
     for number in 0..documents.count {
         agent.keep(&documents.tenant, number, &document(number));
