@@ -7,6 +7,7 @@
 mod certificates;
 mod check;
 mod checkup;
+pub mod forward;
 mod keyroom;
 mod places;
 pub mod policies;
@@ -35,6 +36,7 @@ use crate::proxy::{self, Proxy};
 use crate::settings::{self, Bind, Destination, PolicySource, Settings};
 use crate::tls::{Clients, Identity};
 use crate::upstream::{OwnAddresses, Upstream, Upstreams};
+use forward::Forwarding;
 use prepare::{Prepared, prepare};
 use reload::{Reloader, Reloading, Trigger};
 use rustix::process::{Resource, getrlimit};
@@ -184,6 +186,7 @@ impl Running {
             random,
             store,
             upstreams,
+            forward,
             identities,
             certificates,
             token,
@@ -208,7 +211,7 @@ impl Running {
         let readiness = Arc::new(Readiness::default());
         readiness.pass("policy");
         readiness.pass(DRAINING);
-        let roads = roads(settings, &policies, &keys, &metrics, &upstreams)?;
+        let roads = roads(settings, &policies, &keys, &metrics, &upstreams, &forward)?;
         let (reloading, reload) = Reloader {
             paths,
             stand: reload::Stand {
@@ -245,7 +248,7 @@ impl Running {
         let sockets_and_roads = sockets.listeners.into_iter().zip(roads);
         for (listener, (socket, (_, proxy))) in settings.listeners.iter().zip(sockets_and_roads) {
             let name = &listener.name;
-            let serving = listening(settings, connections, listener, &identities);
+            let serving = listening(settings, connections, listener, &identities, &forward);
             let serving = Listener::new(socket, proxy, serving).map_err(|error| {
                 StartError::Settings(
                     error.to_string(),
@@ -411,6 +414,9 @@ impl Drop for Over {
 
 /// For the log: the upstreams' names, each once.
 fn shown_upstreams(destination: &Destination) -> String {
+    if destination.forward().is_some() {
+        return "as requests name them".to_owned();
+    }
     let mut names: Vec<&str> = destination.names().iter().map(|name| &***name).collect();
     names.sort_unstable();
     names.dedup();
@@ -427,6 +433,7 @@ fn roads(
     keys: &Keys,
     metrics: &Metrics,
     upstreams: &HashMap<Arc<str>, Upstream<Body>>,
+    forward: &HashMap<Arc<str>, Forwarding>,
 ) -> Result<Roads, StartError> {
     let mut roads = Vec::new();
     for listener in &settings.listeners {
@@ -447,6 +454,10 @@ fn roads(
                     .map(|(host, name)| Ok((host.clone(), named(name)?)));
                 Upstreams::by_host(hosts.collect::<Result<_, StartError>>()?)
             }
+            Destination::Any(_) => match forward.get(name) {
+                Some(forward) => Upstreams::from(forward.targets.clone()),
+                None => continue,
+            },
         };
         let limits = proxy::Limits {
             held_body: settings.limits.held_body,
@@ -470,6 +481,11 @@ fn roads(
             limits,
             Arc::new(metrics.accesses(name, policies)),
         );
+        let only = listener.upstream.forward();
+        let proxy = match only.is_some_and(|forward| forward.covered_only) {
+            true => proxy.covered_only(),
+            false => proxy,
+        };
         roads.push((Arc::clone(name), Arc::new(proxy)));
     }
     Ok(roads)
@@ -501,6 +517,7 @@ fn listening(
     connections: usize,
     listener: &settings::Listener,
     identities: &HashMap<Arc<str>, (Identity, Option<Clients>)>,
+    forward: &HashMap<Arc<str>, Forwarding>,
 ) -> listener::Settings {
     let limits = &settings.limits;
     let tls = identities.get(&listener.name);
@@ -519,6 +536,6 @@ fn listening(
         clients: tls.and_then(|(_, clients)| clients.clone()),
         http2: listener.http2,
         streams: limits.streams,
-        forward: None,
+        forward: forward.get(&listener.name).map(|one| one.listener.clone()),
     }
 }

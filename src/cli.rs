@@ -4,6 +4,7 @@
 //! configuration; 130 after a second signal, 141 where nobody reads a filter's output any more. Secrets are never taken from flags: other processes can read those.
 
 mod arguments;
+pub mod ca;
 pub mod config;
 pub mod demo;
 pub mod doctor;
@@ -130,6 +131,7 @@ impl Cli {
             Command::Open(args) => Ok(filter::open(&args, output)),
             Command::Completions(args) => shell::completions(&args, &mut io::stdout().lock()),
             Command::Man(args) => shell::man(&args, &mut io::stdout().lock()),
+            Command::Ca(command) => ca::command(&command, output),
             Command::Keyring(command) => keyring::command(&command, output),
             Command::Keys(command) => keys::command(&command, output),
             Command::Kms(command) => kms::command(command, output),

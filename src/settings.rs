@@ -16,9 +16,11 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod ways;
 mod written;
 
 use crate::diagnostic::{Diagnostic, Source, Span, did_you_mean, quoted};
+use crate::intercept::Names;
 use crate::keys::Need;
 use crate::marked::{self, Findings, Node};
 use crate::policy::HostPattern;
@@ -102,6 +104,8 @@ pub struct Settings {
     pub other_keys: Option<Arc<str>>,
     /// Where wrapped data keys are kept; `None`: in the tokens.
     pub store: Option<Store>,
+    /// The agent's own CA; there is one where a listener is a forward proxy.
+    pub ca: Option<OwnCa>,
     /// `None`: no admin API.
     pub admin: Option<Admin>,
     /// Where `/livez`, `/readyz` and `/metrics` are served without a token; `None`: nowhere.
@@ -144,7 +148,7 @@ impl Default for Reload {
     }
 }
 
-/// A reverse listener: everything that arrives goes to its upstream, or to the one that is for the request's host.
+/// A listener: everything that arrives goes to its upstream, to the one that is for the request's host, or to whatever it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// In records and metrics; unique.
@@ -168,6 +172,38 @@ pub enum Destination {
     One(Arc<str>),
     /// By the host that a request is for; one for none of these is refused. Not empty.
     ByHost(Vec<(HostPattern, Arc<str>)>),
+    /// Wherever a request says: it is a forward proxy.
+    Any(Forward),
+}
+
+/// What a forward proxy has besides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// Hosts that no policy names are refused.
+    pub covered_only: bool,
+    /// A file with `user:password` lines: who may use it.
+    pub credentials: Option<PathBuf>,
+    /// Whether this machine's own addresses may be reached.
+    pub loopback: bool,
+}
+
+/// The agent's own CA: where its certificate and key are, and whom it may vouch for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnCa {
+    /// In PEM.
+    pub files: TlsFiles,
+    /// As in the certificate's name constraints.
+    pub names: Names,
+}
+
+impl OwnCa {
+    /// The files in a directory that the CA has for itself.
+    pub fn files_in(dir: &Path) -> TlsFiles {
+        TlsFiles {
+            cert: dir.join("ca.pem"),
+            key: dir.join("ca.key"),
+        }
+    }
 }
 
 impl Destination {
@@ -176,6 +212,15 @@ impl Destination {
         match self {
             Destination::One(name) => vec![name],
             Destination::ByHost(hosts) => hosts.iter().map(|(_, name)| name).collect(),
+            Destination::Any(_) => Vec::new(),
+        }
+    }
+
+    /// What a forward proxy has besides, where it is one.
+    pub fn forward(&self) -> Option<&Forward> {
+        match self {
+            Destination::Any(forward) => Some(forward),
+            Destination::One(_) | Destination::ByHost(_) => None,
         }
     }
 }
@@ -489,20 +534,7 @@ impl Settings {
             );
             return Ok((finish(settings, findings, &source)?, None));
         };
-        let name = config.display().to_string();
-        let text = read(config).map_err(|error| {
-            let source = Source::new(&name, "");
-            vec![
-                source
-                    .diagnostic(
-                        "unreadable",
-                        Span::default(),
-                        format!("cannot be read: {error}"),
-                    )
-                    .without_line(),
-            ]
-        })?;
-        let source = Source::new(&name, &text);
+        let source = source(config, read)?;
         let root = marked::parse(&source)?;
         let mut findings = Findings::new(&source);
         let base = config.parent().unwrap_or(Path::new(""));
@@ -510,6 +542,22 @@ impl Settings {
             .and_then(|file| checked::check(file, overrides, purpose, true, &mut findings));
         let settings = finish(settings, findings, &source)?;
         Ok((settings, Some((source, root))))
+    }
+
+    /// The agent's own CA as a file says: for what makes or shows it, before anything else need be there.
+    ///
+    /// Errors: what is wrong with the file's words; what they mean together is not looked at.
+    pub fn load_own_ca(
+        config: &Path,
+        read: impl Fn(&Path) -> io::Result<String>,
+    ) -> Result<Option<OwnCa>, Vec<Diagnostic>> {
+        let source = source(config, read)?;
+        let root = marked::parse(&source)?;
+        let mut findings = Findings::new(&source);
+        let base = config.parent().unwrap_or(Path::new(""));
+        let file = written::read(&root, base, &mut findings);
+        findings.finish()?;
+        Ok(file.and_then(|file| file.ca))
     }
 
     /// Nothing is made where it is not there: for what looks, or opens.
@@ -594,6 +642,22 @@ pub const LEASE_DEFAULT: Duration = Duration::from_secs(10 * 60);
 pub const GRACE_DEFAULT: Duration = Duration::from_secs(15 * 60);
 /// How long a DEK seals, unless a key says otherwise.
 pub const ROTATE_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The file, read.
+fn source(
+    config: &Path,
+    read: impl Fn(&Path) -> io::Result<String>,
+) -> Result<Source, Vec<Diagnostic>> {
+    let name = config.display().to_string();
+    match read(config) {
+        Ok(text) => Ok(Source::new(&name, &text)),
+        Err(error) => {
+            let message = format!("cannot be read: {error}");
+            let found = Source::new(&name, "").diagnostic("unreadable", Span::default(), message);
+            Err(vec![found.without_line()])
+        }
+    }
+}
 
 fn finish(
     settings: Option<Settings>,

@@ -5,7 +5,7 @@
 
 mod roots;
 
-pub use roots::{BadRoots, Roots};
+pub use roots::{BadRoots, Roots, system_roots};
 
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::CryptoProvider;

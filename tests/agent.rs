@@ -10,6 +10,8 @@ mod ends;
 mod faces;
 #[path = "agent/filters.rs"]
 mod filters;
+#[path = "agent/forward.rs"]
+mod forward;
 #[path = "agent/harness.rs"]
 mod harness;
 #[path = "agent/kms.rs"]

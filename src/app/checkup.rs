@@ -1,6 +1,7 @@
 //! What a start would trip over, and what it does not look at, each by itself: what `fieldveil doctor` tells. It makes nothing and changes
 //! nothing; of a secret it tells where it is.
 
+mod forward;
 mod upstreams;
 
 use super::certificates::Certificate;
@@ -18,6 +19,7 @@ use rustix::process::{Resource, getrlimit};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 use tokio::time::timeout;
 
 /// Bytes of a key's or a passphrase's file.
@@ -113,6 +115,7 @@ pub async fn checkup(settings: &Settings) -> Vec<Check> {
     }
     all.push(memory());
     secrets_of(settings, &mut all);
+    forward::check(settings, SystemTime::now(), &mut all);
     keys(settings, &mut all).await;
     all.extend(store(settings).await);
     upstreams::check(settings, &mut all).await;

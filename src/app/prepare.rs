@@ -2,6 +2,7 @@
 //! thread.
 
 use super::certificates::{Certificate, clients};
+use super::forward::{self, Forwarding};
 use super::providers::{Building, Opened, keks};
 use super::stores::{self, check_store};
 use super::{Given, StartError, policies, secrets};
@@ -29,6 +30,8 @@ pub struct Prepared {
     pub store: Option<Arc<dyn Store>>,
     /// By name.
     pub upstreams: HashMap<Arc<str>, Upstream<Body>>,
+    /// Of the forward listeners, by name.
+    pub forward: HashMap<Arc<str>, Forwarding>,
     /// Of the listeners that have TLS, by name; with whose certificates they take from clients.
     pub identities: HashMap<Arc<str>, (Identity, Option<Clients>)>,
     /// Everything in force that came from files that may change.
@@ -59,11 +62,14 @@ pub fn prepare(
         Ok::<_, StartError>(Some(identity))
     };
     let mut upstreams = HashMap::new();
+    let mut known = Vec::new();
     for one in &settings.upstreams {
         let identity = certified(format!("upstream {}", one.name), &one.identity)?;
-        let built = upstream(one, identity, settings, own)?;
+        let built = upstream(one, identity.clone(), settings, own)?;
         upstreams.insert(Arc::clone(&one.name), built);
+        known.push(made_with(one, identity, settings)?);
     }
+    let forward = forward::prepare(settings, &known, own)?;
     let mut identities = HashMap::new();
     for one in &settings.listeners {
         if let Some(identity) = certified(format!("listener {}", one.name), &one.tls)? {
@@ -100,6 +106,7 @@ pub fn prepare(
         random,
         store: settings.store.as_ref().map(stores::open).transpose()?,
         upstreams,
+        forward,
         identities,
         certificates,
         token,
@@ -164,12 +171,24 @@ pub fn upstream(
     settings: &Settings,
     own: &OwnAddresses,
 ) -> Result<Upstream<Body>, StartError> {
-    let wrong = |what: String| {
-        StartError::Settings(
-            what,
-            format!("correct the upstream `{}` in the settings", one.name),
-        )
-    };
+    let built = made_with(one, identity, settings)?;
+    Upstream::new(built, own.clone()).map_err(|error| wrong(one, error.to_string()))
+}
+
+fn wrong(one: &settings::Upstream, what: String) -> StartError {
+    StartError::Settings(
+        what,
+        format!("correct the upstream `{}` in the settings", one.name),
+    )
+}
+
+/// What an upstream is made with.
+fn made_with(
+    one: &settings::Upstream,
+    identity: Option<Identity>,
+    settings: &Settings,
+) -> Result<upstream::Settings, StartError> {
+    let wrong = |what| wrong(one, what);
     let url = one
         .url
         .to_string()
@@ -189,7 +208,7 @@ pub fn upstream(
         let read = |error: io::Error| wrong(format!("{}: cannot be read: {error}", file.display()));
         built.roots = Roots::Pem(std::fs::read(file).map_err(read)?);
     }
-    Upstream::new(built, own.clone()).map_err(|error| wrong(error.to_string()))
+    Ok(built)
 }
 
 /// The KMSs that the keys name, opened.

@@ -1,5 +1,6 @@
 //! What can be typed: commands, their flags, and what `--help` says of them. It does nothing.
 
+mod ca;
 mod config;
 mod filter;
 mod keyring;
@@ -7,6 +8,7 @@ mod keys;
 mod policy;
 mod store;
 
+pub use ca::{CaArgs, CaCommand, CaInitArgs, CaTrustArgs};
 pub use config::{ConfigCommand, ConfigShowArgs};
 pub use filter::{FilterArgs, FilterSide, OnOpenError, OnSealError, OpenArgs, SealArgs};
 pub use keyring::{KeyringArgs, KeyringCommand, KeyringInitArgs, KeyringKeyArgs, UnlockArgs};
@@ -54,6 +56,9 @@ Examples:
     /// Works on tokens
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Works on the CA by which the agent stands in for hosts that a policy names
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// Works on the embedded key store
     #[command(subcommand)]
     Keyring(KeyringCommand),

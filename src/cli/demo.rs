@@ -174,6 +174,7 @@ fn settings(upstream: SocketAddr) -> Settings {
         kms: Vec::new(),
         keys: Vec::new(),
         store: None,
+        ca: None,
         other_keys: Some(MEMORY.into()),
         admin: None,
         probes: Some(ANYWHERE),

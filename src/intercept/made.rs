@@ -18,10 +18,13 @@ const GOOD_SINCE: Duration = Duration::from_secs(24 * 3600);
 
 /// Whom an authority may vouch for: domains with all below them, and addresses. None at all: everybody.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names {
+pub struct Names(Vec<Name>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Name {
     /// Lower case.
-    domains: Vec<String>,
-    addresses: Vec<IpAddr>,
+    Domain(String),
+    Address(IpAddr),
 }
 
 /// Why a text names nobody.
@@ -52,7 +55,7 @@ impl Names {
 
     fn add(&mut self, text: &str) -> Result<(), BadNames> {
         if let Ok(address) = text.parse() {
-            self.addresses.push(address);
+            self.0.push(Name::Address(address));
             return Ok(());
         }
         if text.starts_with('*') || text.starts_with('.') {
@@ -73,13 +76,21 @@ impl Names {
                 "a domain such as example.com, or an address, without port",
             ));
         }
-        self.domains.push(text.to_ascii_lowercase());
+        self.0.push(Name::Domain(text.to_ascii_lowercase()));
         Ok(())
+    }
+
+    /// As they are written.
+    pub fn texts(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|name| match name {
+            Name::Domain(domain) => domain.clone(),
+            Name::Address(address) => address.to_string(),
+        })
     }
 
     /// Whether everybody is vouched for.
     pub fn is_empty(&self) -> bool {
-        self.domains.is_empty() && self.addresses.is_empty()
+        self.0.is_empty()
     }
 
     /// Whether this host is among them: a name, or an address without brackets.
@@ -87,16 +98,13 @@ impl Names {
         if self.is_empty() {
             return true;
         }
-        match host.parse::<IpAddr>() {
-            Ok(address) => self.addresses.contains(&address),
-            Err(_) => {
-                let host = host.to_ascii_lowercase();
-                self.domains.iter().any(|domain| {
-                    host.strip_suffix(domain.as_str())
-                        .is_some_and(|before| before.is_empty() || before.ends_with('.'))
-                })
-            }
-        }
+        let (host, address) = (host.to_ascii_lowercase(), host.parse::<IpAddr>().ok());
+        self.0.iter().any(|name| match name {
+            Name::Address(one) => address == Some(*one),
+            Name::Domain(domain) => host
+                .strip_suffix(domain.as_str())
+                .is_some_and(|before| before.is_empty() || before.ends_with('.')),
+        })
     }
 
     /// RFC 5280 section 4.2.1.10. A kind of name that is not listed would be free: it is excluded as a whole.
@@ -104,28 +112,27 @@ impl Names {
         if self.is_empty() {
             return None;
         }
-        let mut permitted: Vec<GeneralSubtree> = Vec::new();
-        for domain in &self.domains {
-            permitted.push(GeneralSubtree::DnsName(domain.clone()));
-        }
-        for address in &self.addresses {
-            let bits = if address.is_ipv4() { 32 } else { 128 };
-            let one = CidrSubnet::from_addr_prefix(*address, bits);
-            permitted.push(GeneralSubtree::IpAddress(one));
-        }
+        let permitted = self.0.iter().map(|name| match name {
+            Name::Domain(domain) => GeneralSubtree::DnsName(domain.clone()),
+            Name::Address(address) => {
+                let bits = if address.is_ipv4() { 32 } else { 128 };
+                GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(*address, bits))
+            }
+        });
+        let has = |of: fn(&Name) -> bool| self.0.iter().any(of);
         let mut excluded = Vec::new();
         // The empty name has all others below it.
-        if self.domains.is_empty() {
+        if !has(|name| matches!(name, Name::Domain(_))) {
             excluded.push(GeneralSubtree::DnsName(String::new()));
         }
-        if !self.addresses.iter().any(IpAddr::is_ipv4) {
+        if !has(|name| matches!(name, Name::Address(IpAddr::V4(_)))) {
             excluded.push(GeneralSubtree::IpAddress(CidrSubnet::V4([0; 4], [0; 4])));
         }
-        if !self.addresses.iter().any(IpAddr::is_ipv6) {
+        if !has(|name| matches!(name, Name::Address(IpAddr::V6(_)))) {
             excluded.push(GeneralSubtree::IpAddress(CidrSubnet::V6([0; 16], [0; 16])));
         }
         Some(NameConstraints {
-            permitted_subtrees: permitted,
+            permitted_subtrees: permitted.collect(),
             excluded_subtrees: excluded,
         })
     }

@@ -4,6 +4,7 @@ use super::amount::show_duration;
 use super::keys::KeyWords;
 use super::kms::{KmsWords, ProviderWords};
 use super::overlay::{address_flag, flag_environment, flag_finding, flag_listener, flag_upstream};
+use super::ways;
 use super::written::{AdminWords, ListenerWords, SettingsFile};
 use super::{
     ADMIN_TOKEN_VARIABLE, Admin, Bind, Destination, GRACE_DEFAULT, Kek, Key, Keyring, Kms,
@@ -119,6 +120,7 @@ pub(super) fn check(
         keys,
         other_keys,
         store: file.store,
+        ca: file.ca,
         admin: admin.map(|(admin, _)| admin),
         probes: probes.map(|probes| probes.value),
         limits,
@@ -392,7 +394,13 @@ fn listeners(file: &SettingsFile, findings: &mut Findings<'_>) -> Vec<Listener> 
             .map(String::as_str)
             .chain(made)
             .collect();
-        let mut upstream = Destination::ByHost(Vec::new());
+        let mut upstream = match &words.forward {
+            Some(forward) => Destination::Any(forward.clone()),
+            None => Destination::ByHost(Vec::new()),
+        };
+        if words.forward.is_some() && !file.has_ca {
+            ways::wants_ca(words.name.span, findings);
+        }
         for (host, name) in &words.upstreams {
             if !known.contains(&name.value.as_str()) {
                 let message = format!("there is no upstream {}", quoted(&name.value));

@@ -164,6 +164,7 @@ pub(super) fn flag_listener(
                 name,
                 bind,
                 upstreams: vec![(None, upstream)],
+                forward: None,
                 tls: None,
                 http2: None,
             });

@@ -151,6 +151,11 @@ pub fn settings() -> Value {
                 "Where wrapped data keys are kept",
                 any_of(STORE_TYPES),
             ),
+            (
+                "ca",
+                "The agent's own CA, by which it stands in for hosts that a policy names",
+                own_ca(),
+            ),
             ("admin", "The admin API", admin),
             ("probes", "Probes and metrics", probes),
             ("limits", "What the agent takes at most", limits),
@@ -269,8 +274,8 @@ fn listener() -> Value {
             ("name!", "In records and metrics; unique", name()),
             (
                 "mode",
-                "What arrives goes to the listener's upstream",
-                or(words(&["reverse"]), "reverse"),
+                "What arrives goes to the listener's upstream, or, as to a proxy, wherever it says",
+                or(words(&["reverse", "forward"]), "reverse"),
             ),
             ("bind!", "ADDRESS:PORT or unix:PATH", text()),
             (
@@ -286,10 +291,48 @@ fn listener() -> Value {
             ),
             ("tls", "TLS on every connection", tls),
             ("http2", "HTTP/2 is spoken, too", switch(true)),
+            (
+                "uncovered",
+                "`mode: forward`: hosts that no policy names",
+                or(words(&["tunnel", "refuse"]), "tunnel"),
+            ),
+            (
+                "credentials_file",
+                "`mode: forward`: a file with user:password lines",
+                text(),
+            ),
+            (
+                "loopback_upstreams",
+                "`mode: forward`: whether this machine's own addresses may be reached",
+                switch(false),
+            ),
         ],
     );
+    let forward = json!({"required": ["mode"], "properties": {"mode": {"const": "forward"}}});
     listener["oneOf"] = one_of(&["upstream", "upstreams"]);
+    if let Some(ways) = listener["oneOf"].as_array_mut() {
+        ways.push(forward);
+    }
     listener
+}
+
+fn own_ca() -> Value {
+    let names = json!({"type": "array", "items": text(), "minItems": 1, "maxItems": 256});
+    let mut ca = mapping(
+        "The agent's own CA",
+        &[
+            ("dir", "Where `ca.pem` and `ca.key` are", text()),
+            ("cert", "The certificate, PEM, instead", text()),
+            ("key", "Its key, PEM", text()),
+            (
+                "names",
+                "Domains and addresses that it may vouch for; without: every host",
+                names,
+            ),
+        ],
+    );
+    ca["oneOf"] = json!([{"required": ["dir"]}, {"required": ["cert", "key"]}]);
+    ca
 }
 
 /// How a service's certificate is checked, and which one it is shown.

@@ -7,7 +7,10 @@ use super::edges::{
 use super::keys::{KeyWords, key};
 use super::kms::{KmsWords, kms};
 use super::store::store;
-use super::{Bind, ClientCa, LogFormat, LogLevel, Reload, Speak, Store, TlsFiles, Url};
+use super::ways::{self, Way};
+use super::{
+    Bind, ClientCa, Forward, LogFormat, LogLevel, OwnCa, Reload, Speak, Store, TlsFiles, Url,
+};
 use crate::diagnostic::{Span, quoted};
 use crate::marked::{Fields, Findings, Marked, Node, Value, not_built};
 use crate::policy::HostPattern;
@@ -37,6 +40,9 @@ pub(super) struct SettingsFile {
     pub probes: Option<Marked<SocketAddr>>,
     pub limits: LimitWords,
     pub store: Option<Store>,
+    pub ca: Option<OwnCa>,
+    /// It stands there, if perhaps wrongly.
+    pub has_ca: bool,
     pub log_format: Option<LogFormat>,
     pub log_level: Option<LogLevel>,
 }
@@ -46,6 +52,8 @@ pub(super) struct ListenerWords {
     pub bind: Marked<Bind>,
     /// One without a host, or any number with.
     pub upstreams: Vec<(Option<HostPattern>, Marked<String>)>,
+    /// It is a forward proxy.
+    pub forward: Option<Forward>,
     pub tls: Option<(TlsFiles, Option<ClientCa>)>,
     pub http2: Option<bool>,
 }
@@ -137,6 +145,10 @@ pub(super) fn read(root: &Node, base: &Path, findings: &mut Findings<'_>) -> Opt
     }
     if let Some(node) = fields.take("store") {
         file.store = store(node, base, findings);
+    }
+    if let Some(node) = fields.take("ca") {
+        file.has_ca = true;
+        file.ca = ways::ca(node, base, findings);
     }
     file.admin = fields
         .take("admin")
@@ -269,19 +281,18 @@ fn listener(node: &Node, base: &Path, findings: &mut Findings<'_>) -> Option<Lis
     let name = fields
         .require("name", findings)
         .and_then(|node| findings.text(node, "the listener's name"));
+    let mut way = Some(Way::Reverse);
     if let Some(node) = fields.take("mode") {
         let modes = [
-            ("reverse", true),
-            ("forward", false),
-            ("transparent", false),
+            ("reverse", Some(Way::Reverse)),
+            ("forward", Some(Way::Forward)),
+            ("transparent", None),
         ];
-        if let Some(false) = findings.choice(node, "a listener's `mode`", &modes) {
-            not_built(
-                findings,
-                node.span,
-                "a listener's mode other than `reverse`",
-            );
+        let mode = findings.choice(node, "a listener's `mode`", &modes);
+        if let Some(None) = mode {
+            not_built(findings, node.span, "a listener's mode `transparent`");
         }
+        way = mode.flatten();
     }
     let mut bind = fields
         .require("bind", findings)
@@ -300,19 +311,27 @@ fn listener(node: &Node, base: &Path, findings: &mut Findings<'_>) -> Option<Lis
             None => {}
         }
     }
-    let upstreams = destination(&mut fields, findings);
+    let forward = ways::forward(way?, &mut fields, base, findings);
+    let upstreams = match forward {
+        Some(_) => Some(Vec::new()),
+        None => destination(&mut fields, findings),
+    };
     let tls = fields
         .take("tls")
         .and_then(|node| listener_tls(node, base, findings));
+    let client_ca = tls.as_ref().and_then(|(_, ca)| ca.as_ref());
+    if let (Some(forward), Some(bind)) = (&forward, &bind) {
+        ways::closed(bind, forward, client_ca, findings);
+    }
     let http2 = fields
         .take("http2")
         .and_then(|node| findings.boolean(node, "`http2`"));
-    fields.not_built(&["uncovered"], findings);
     fields.finish(findings);
     Some(ListenerWords {
         name: name?,
         bind: bind?,
         upstreams: upstreams?,
+        forward,
         tls,
         http2,
     })

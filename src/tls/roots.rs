@@ -1,6 +1,8 @@
 //! Whom TLS trusts as a client: towards upstreams, KMSs and whatever else the agent asks.
 
 use super::{Identity, provider};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -34,6 +36,28 @@ impl fmt::Display for BadRoots {
 }
 
 impl std::error::Error for BadRoots {}
+
+/// The operating system's roots, in PEM.
+///
+/// # Errors
+/// There are none.
+pub fn system_roots() -> Result<String, BadRoots> {
+    let found = rustls_native_certs::load_native_certs();
+    if found.certs.is_empty() {
+        return Err(BadRoots::new("the system has no certificates to trust"));
+    }
+    let mut text = String::new();
+    for certificate in &found.certs {
+        let coded = STANDARD.encode(certificate);
+        text += "-----BEGIN CERTIFICATE-----\n";
+        for line in coded.as_bytes().chunks(64) {
+            text.extend(line.iter().map(|&byte| char::from(byte)));
+            text.push('\n');
+        }
+        text += "-----END CERTIFICATE-----\n";
+    }
+    Ok(text)
+}
 
 impl Roots {
     /// Trust in these alone, the client certificate where there is one, and `protocols` by ALPN, the preferred one first.

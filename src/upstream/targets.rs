@@ -33,13 +33,17 @@ pub struct Targets<B> {
 /// How an upstream is made.
 struct Kind {
     settings: Settings,
-    tls: Arc<ClientConfig>,
+    /// None: it is without.
+    tls: Option<Arc<ClientConfig>>,
 }
 
 impl Kind {
-    fn new(mut settings: Settings) -> Result<Kind, BadSettings> {
+    fn new(mut settings: Settings, with_tls: bool) -> Result<Kind, BadSettings> {
         settings.idle_connections = settings.idle_connections.min(IDLE_CONNECTIONS);
-        let tls = Arc::new(tls::config(&settings)?);
+        let tls = match with_tls {
+            true => Some(Arc::new(tls::config(&settings)?)),
+            false => None,
+        };
         Ok(Kind { settings, tls })
     }
 }
@@ -75,11 +79,12 @@ where
             let target = of_url(&settings.url);
             let target =
                 target.ok_or_else(|| BadSettings(format!("{} is no upstream", settings.url)))?;
-            Ok::<_, BadSettings>((target, Kind::new(settings)?))
+            let kind = Kind::new(settings, target.tls())?;
+            Ok::<_, BadSettings>((target, kind))
         });
         Ok(Targets {
             known: known.collect::<Result<_, _>>()?,
-            otherwise: Kind::new(otherwise)?,
+            otherwise: Kind::new(otherwise, true)?,
             dialer,
             pool: Mutex::new(Pool {
                 upstreams: HashMap::new(),
@@ -95,7 +100,7 @@ where
     pub fn make(&self, target: &Target) -> Result<Upstream<B>, Error> {
         let (scheme, authority) = target.parts().ok_or(Code::Target)?;
         let kind = self.kind(target);
-        let tls = target.tls().then(|| kind.tls.clone());
+        let tls = kind.tls.clone().filter(|_| target.tls());
         let dialer = self.dialer(target);
         Upstream::build(&kind.settings, scheme, authority, tls, dialer)
             .map_err(|_| Code::Target.into())

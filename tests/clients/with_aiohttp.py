@@ -12,7 +12,7 @@ async def main():
     run = plan.arguments()
     assert run.version == "1.1"
     connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=run.ca))
-    async with aiohttp.ClientSession(connector=connector) as session:
+    async with aiohttp.ClientSession(connector=connector, trust_env=True) as session:
 
         async def exchange(one):
             async def pieces():

@@ -11,7 +11,6 @@ const client = axios.create({
   adapter: "http",
   httpAgent: new http.Agent({ keepAlive: true }),
   httpsAgent: new https.Agent({ keepAlive: true, ca: run.ca }),
-  proxy: false,
   responseType: "arraybuffer",
   validateStatus: () => true,
 });

@@ -14,7 +14,7 @@ def transfers(run, exchanges, *more):
         body.write_bytes(b"")
         if at:
             command.append("--next")
-        command += ["--noproxy", "*", "--max-time", "60", "--compressed", "-L"]
+        command += ["--max-time", "60", "--compressed", "-L"]
         if run.ca:
             command += ["--cacert", run.ca]
         if run.version == "1.1":

@@ -12,7 +12,7 @@ async def main():
     run = plan.arguments()
     two = run.version == "2"
     client = httpx.AsyncClient(
-        http1=not two, http2=two, verify=ssl.create_default_context(cafile=run.ca), trust_env=False,
+        http1=not two, http2=two, verify=ssl.create_default_context(cafile=run.ca),
         follow_redirects=True, timeout=60,
     )
     async with client:

@@ -11,7 +11,6 @@ def main():
     run = plan.arguments()
     assert run.version == "1.1"
     with requests.Session() as session:
-        session.trust_env = False
         session.verify = run.ca or True
         session.mount("https://", requests.adapters.HTTPAdapter(pool_maxsize=len(run.together)))
         session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=len(run.together)))

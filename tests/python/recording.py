@@ -96,12 +96,14 @@ async def pump(reader, writer):
 
 
 @contextlib.contextmanager
-def serving(cert, key, relays):
-    """Runs an upstream, and these relays; gives the upstream and its two ports, without TLS and with it."""
+def serving(cert, key, relays, also="127.0.0.1"):
+    """Runs an upstream, and these relays; gives the upstream and its two ports, without TLS and with it. `also`: a further address."""
     upstream = Upstream()
     config = hypercorn.config.Config()
     clear, secure = support.free_port(), support.free_port()
-    config.insecure_bind, config.bind = [f"127.0.0.1:{clear}"], [f"127.0.0.1:{secure}"]
+    addresses = sorted({"127.0.0.1", also})
+    config.insecure_bind = [f"{address}:{clear}" for address in addresses]
+    config.bind = [f"{address}:{secure}" for address in addresses]
     config.certfile, config.keyfile = str(cert), str(key)
     config.accesslog = config.errorlog = None
     config.graceful_timeout = 1

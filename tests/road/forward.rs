@@ -534,7 +534,7 @@ async fn a_host_that_the_policy_names_is_intercepted() {
         assert!(
             bodies
                 .iter()
-                .all(|body| body.contains("fv1") && !body.contains("078")),
+                .all(|body| body.contains("fv1") && !body.contains("078-05-1120")),
             "{bodies:?}"
         );
         assert_eq!(behind.outcome().await, "intercepted");

@@ -151,6 +151,8 @@ fn used(settings: &Settings, name: &Arc<str>) -> bool {
         .any(|listener| match &listener.upstream {
             Destination::One(one) => one == name,
             Destination::ByHost(hosts) => hosts.iter().any(|(_, one)| one == name),
+            // Where requests go, they say.
+            Destination::Any(_) => true,
         })
 }
 

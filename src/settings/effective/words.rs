@@ -5,8 +5,8 @@ use crate::keys::Need;
 use crate::settings::amount::{show_duration, show_size};
 use crate::settings::{
     Admin, Azure, AzureAuth, Bind, Ca, GcpLogin, Kek, Key, Kms, LOCAL_KMS, Limits, Listener,
-    LogFormat, Overrides, PolicySource, Provider, Secret, Settings, Speak, StoreKind, TlsFiles,
-    Transit, TransitAuth, Unlock, Upstream,
+    LogFormat, Overrides, OwnCa, PolicySource, Provider, Secret, Settings, Speak, StoreKind,
+    TlsFiles, Transit, TransitAuth, Unlock, Upstream,
 };
 
 /// The places that flags and variables speak of, each with its origin.
@@ -100,6 +100,9 @@ pub(super) fn collect(
         all.unwritable(place, &kek, given("data_dir"));
     }
     store(settings, &top.word("store"), all);
+    if let Some(ca) = &settings.ca {
+        own_ca(ca, &top.word("ca"), all);
+    }
     if let Some(admin) = &settings.admin {
         self::admin(admin, &top.word("admin"), all);
     }
@@ -163,6 +166,29 @@ fn listener(listener: &Listener, place: &Place, all: &mut Collector<'_>) {
         all.text(tls.word("client_cert"), wanted);
     }
     all.put(place.word("http2"), Shown::Switch(listener.http2));
+    if let Some(forward) = listener.upstream.forward() {
+        all.text(place.word("mode"), "forward");
+        let uncovered = if forward.covered_only {
+            "refuse"
+        } else {
+            "tunnel"
+        };
+        all.text(place.word("uncovered"), uncovered);
+        let credentials = forward.credentials.as_ref().map(|file| file.display());
+        all.maybe(place.word("credentials_file"), credentials);
+        let loopback = Shown::Switch(forward.loopback);
+        all.put(place.word("loopback_upstreams"), loopback);
+    }
+}
+
+fn own_ca(ca: &OwnCa, place: &Place, all: &mut Collector<'_>) {
+    // A directory in the file is shown as it is there.
+    if all.node(&place.word("dir")).is_none() {
+        tls_files(Some(&ca.files), place, all);
+    }
+    for (at, name) in ca.names.texts().enumerate() {
+        all.text(place.word("names").item(at), name);
+    }
 }
 
 fn ca(ca: &Ca, place: Place, all: &mut Collector<'_>) {

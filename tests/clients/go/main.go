@@ -30,6 +30,7 @@ func check(err error) {
 func main() {
 	url, version, ca, plan, out := os.Args[1], os.Args[2], os.Args[3], os.Args[4], os.Args[5]
 	transport := &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
 		Protocols:             new(http.Protocols),
 		ExpectContinueTimeout: time.Second, // as in http.DefaultTransport
 		MaxIdleConnsPerHost:   100,
