@@ -13,6 +13,7 @@ mod at;
 mod captures;
 mod evaluate;
 mod forms;
+mod gather;
 mod inner;
 mod merge;
 mod message;
@@ -28,6 +29,7 @@ mod values;
 
 pub use at::{At, Selects, Spot};
 pub use forms::{decode as decode_form, encode as encode_form};
+pub use gather::{Gather, Gathered, HELD_MAX, Part as GatheredPart, plan_gathered, quoted};
 pub use message::{Heads, Message, Shape};
 pub use pieces::{Piece, Pieces, WINDOW_MIN};
 pub use places::{Deed, Part, Place, Replacement, places, select, unclaimed};
@@ -108,6 +110,8 @@ pub struct Rule {
     pub bind: Vec<Bind>,
     /// Of a rule that opens: who sees how much.
     pub reveal: Reveal,
+    /// Of a rule that opens: in streams, tokens are found within texts, also where they come in pieces.
+    pub gather: bool,
 }
 
 /// What holds for a whole direction of a route.

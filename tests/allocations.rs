@@ -80,6 +80,7 @@ fn rules() -> Rules {
         action: Action::Seal(class),
         bind: vec![],
         reveal: Reveal::default(),
+        gather: false,
     };
     let manner = Manner {
         stray: Attitude::Report,

@@ -14,6 +14,8 @@ mod forward;
 mod frames;
 #[path = "road/framing.rs"]
 mod framing;
+#[path = "road/gathered.rs"]
+mod gathered;
 #[path = "road/harness.rs"]
 mod harness;
 #[path = "heads/mod.rs"]

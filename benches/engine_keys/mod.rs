@@ -63,6 +63,7 @@ fn compile(paths: &[&str], action: &Action) -> Rules {
             action: action.clone(),
             bind: vec![],
             reveal: Reveal::default(),
+            gather: false,
         })
         .collect();
     let manner = Manner {

@@ -44,6 +44,7 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| {
         action,
         bind: vec![],
         reveal: Reveal::default(),
+        gather: false,
     };
     let rules = vec![
         rule("$..ssn", Action::Seal(class.clone())),

@@ -42,6 +42,7 @@ impl Bound {
             action: Action::Open(Vec::new()),
             bind: Vec::new(),
             reveal: crate::transform::Reveal::default(),
+            gather: false,
         };
         let rules = (!paths.is_empty())
             .then(|| Rules::compile(paths.into_iter().map(rule).collect(), manner))

@@ -315,6 +315,17 @@ impl<'s> Document<'s> {
         self.whole
     }
 
+    /// Where the JSON text stands in it; of an event, all.
+    pub fn span(&self) -> Range<usize> {
+        self.text.clone()
+    }
+
+    /// An event that only says that the stream is over.
+    pub fn is_mark(&self) -> bool {
+        let data = self.data.as_ref();
+        data.is_some_and(|(_, text)| text.trim_ascii() == DONE)
+    }
+
     /// What should be JSON; `None`: an event without data, or with a mark that is known to be none.
     pub fn text(&self) -> Option<&[u8]> {
         let text = match (self.framing, &self.data) {

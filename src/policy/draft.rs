@@ -111,6 +111,7 @@ impl<'w> RouteDraft<'w> {
             action: action?,
             bind,
             reveal: reveal.unwrap_or_default(),
+            gather: words.gather,
         })
     }
 

@@ -41,6 +41,7 @@ impl Policy {
                 action,
                 bind: Vec::new(),
                 reveal: Reveal::default(),
+                gather: false,
             }));
         }
         let mut policy = made.policy(opening)?;
@@ -70,6 +71,7 @@ impl Made {
                 action: Action::Seal(class),
                 bind: Vec::new(),
                 reveal: Reveal::default(),
+                gather: false,
             });
         }
     }

@@ -240,6 +240,10 @@ pub fn policy() -> Value {
         ],
     );
     rule["properties"]["reveal"] = reveal;
+    rule["properties"]["gather"] = json!({
+        "type": "boolean",
+        "description": "In streams, tokens are found within texts, also where they come in pieces",
+    });
     rule["oneOf"] = one_of(&["seal", "open", "pass"]);
     let rules = json!({"type": "array", "maxItems": RULES_MAX, "items": reference("rule")});
     let unclaimed = || {

@@ -38,6 +38,7 @@ pub(super) struct RuleWords {
     pub action: ActionWords,
     pub bind: Vec<BindWords>,
     pub reveal: Option<RevealWords>,
+    pub gather: bool,
 }
 
 pub(super) enum ActionWords {
@@ -157,12 +158,19 @@ fn rule(node: &Node, is_request: bool, findings: &mut Findings<'_>) -> Option<Ru
         let message = "`reveal` says who sees what a rule opens, and this one opens nothing";
         findings.at("misplaced-word", node.span, message);
     }
+    let gather_node = fields.take("gather");
+    let gather = gather_node.and_then(|node| findings.boolean(node, "`gather`"));
+    if let (Some(ActionWords::Pass | ActionWords::Seal(_)), Some(node)) = (&action, gather_node) {
+        let message = "`gather` looks for tokens in texts, and this rule opens none";
+        findings.at("misplaced-word", node.span, message);
+    }
     fields.finish(findings);
     Some(RuleWords {
         at: at?,
         action: action?,
         bind,
         reveal,
+        gather: gather.unwrap_or(false),
     })
 }
 

@@ -18,7 +18,9 @@ use crate::dek::Ring;
 use crate::entropy;
 use crate::error::Error;
 use crate::policy::{Policies, Route};
-use crate::transform::{Message, Rules, plan_message};
+use crate::transform::{
+    Gather, Gathered, GatheredPart, Message, Rules, plan_gathered, plan_message, quoted,
+};
 use http::HeaderMap;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::OwnedSemaphorePermit;
@@ -135,6 +137,60 @@ impl Engine {
         self.slip.tally(&tally);
         held::shrink(&mut self.taken, kept);
         Ok((out != text).then_some(out))
+    }
+
+    /// What gathers texts from record to record, where a rule of this side does.
+    pub fn gather(&self) -> Option<Gather> {
+        let rules = rules(self.way.route()?, self.side);
+        rules.gathers().then(Gather::default)
+    }
+
+    /// Takes the texts of a document apart that are gathered.
+    pub fn apart(&self, gather: &mut Gather, document: &[u8]) -> Gathered {
+        match self.way.route() {
+            Some(route) => gather.document(rules(route, self.side), document),
+            None => Gathered::default(),
+        }
+    }
+
+    /// A gathered text put together, in quotes, its tokens opened as far as they open.
+    ///
+    /// # Errors
+    /// To be [judged](Engine::judge).
+    pub async fn together(&mut self, parts: &[GatheredPart]) -> Result<Vec<u8>, Failure> {
+        let mut out = vec![b'"'];
+        for part in parts {
+            let (rule, token) = match part {
+                GatheredPart::Text(text) => {
+                    let text = quoted(text);
+                    out.extend_from_slice(&text[1..text.len() - 1]);
+                    continue;
+                }
+                GatheredPart::Token(rule, token) => (*rule, quoted(token)),
+            };
+            let Some(route) = self.way.route() else {
+                continue;
+            };
+            let message = Message::json(&token);
+            let rules = rules(route, self.side);
+            let plan = plan_gathered(rules, rule, &token, &self.way.circumstances)?;
+            let ring: Ring = self.keys.fetch(plan.needs()).await?;
+            let mut opened = Vec::new();
+            let (tally, _) =
+                plan.apply_message(&message, &ring, &mut entropy::fill, &mut opened)?;
+            self.slip.tally(&tally);
+            match &*opened {
+                [b'"', inner @ .., b'"'] => out.extend_from_slice(inner),
+                b"null" if tally.nulled > 0 => {}
+                // A number, say, in the midst of a text.
+                other => {
+                    let text = quoted(&String::from_utf8_lossy(other));
+                    out.extend_from_slice(&text[1..text.len() - 1]);
+                }
+            }
+        }
+        out.push(b'"');
+        Ok(out)
     }
 
     /// Keeps room for what the flow holds.

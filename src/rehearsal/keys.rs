@@ -114,6 +114,7 @@ impl Keys {
             action: Action::Seal(Arc::new(kept.class.clone())),
             bind: kept.bind.iter().enumerate().map(bind).collect(),
             reveal: Reveal::default(),
+            gather: false,
         };
         let manner = Manner {
             stray: Attitude::Allow,

@@ -196,6 +196,7 @@ pub fn select(paths: &[&Path], depth_max: usize, body: &[u8]) -> Result<Vec<Vec<
         action: Action::Open(Vec::new()),
         bind: Vec::new(),
         reveal: Reveal::default(),
+        gather: false,
     };
     let manner = Manner {
         stray: Attitude::Allow,
@@ -358,6 +359,7 @@ mod tests {
                 action,
                 bind: Vec::new(),
                 reveal: Reveal::default(),
+                gather: false,
             }
         };
         let manner = Manner {

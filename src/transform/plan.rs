@@ -4,14 +4,14 @@ mod binding;
 mod value;
 mod wants;
 
-use super::captures::Captures;
+use super::captures::{ANYWHERE, Captures};
 use super::message::{Message, Shape};
 use super::rules::Rules;
 use super::slate::Slate;
 use super::{Refusal, Tally, evaluate, merge};
 use crate::context::Circumstances;
 use crate::dek::{Kid, Needs, Ring};
-use crate::scan::{Automaton, Counted, Fault, Found, Near, Scanner};
+use crate::scan::{Automaton, Counted, Fault, Found, Hit, Kind, Near, Scanner, Tag};
 use crate::token::Suite;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -110,6 +110,25 @@ pub fn plan_message<'r>(
     if !rules.names.is_empty() {
         planner.head(message)?;
     }
+    planner.finish()
+}
+
+/// As [`plan`], of one string alone, as the rule of that number finds it.
+pub(super) fn plan_value<'r>(
+    rules: &'r Rules,
+    rule: usize,
+    body: &[u8],
+    circumstances: &Circumstances,
+) -> Result<Plan<'r>, Refusal> {
+    let mut planner = Planner::new(rules, body, circumstances);
+    let hit = Hit {
+        start: 0,
+        end: body.len(),
+        parent: ANYWHERE,
+        state: 0,
+        kind: Kind::Plain,
+    };
+    planner.value(&hit, &[rule as Tag])?;
     planner.finish()
 }
 

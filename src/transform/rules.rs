@@ -1,5 +1,6 @@
 //! A route's rules for one direction, compiled: one automaton for all their paths and those of their binds.
 
+use super::gather::Gathering;
 use super::inner::{self, Inner};
 use super::{
     Action, Attitude, BindSource, Fallback, Manner, Reveal, Rule, RuleError, Selects, Spot,
@@ -36,6 +37,8 @@ pub struct Rules {
     pub(super) names: Vec<Named>,
     /// Strings that hold documents, by the path to them.
     pub(super) inner: Vec<Inner>,
+    /// Texts that rules gather from document to document.
+    pub(super) gathering: Option<Gathering>,
     /// Some rule selects values of a JSON body.
     json: bool,
     /// The paths in `automaton`, with their tags.
@@ -104,6 +107,9 @@ pub(super) enum Source {
     Outside(usize),
 }
 
+/// What a rule with `gather` has to be.
+const GATHER: &str = "what is gathered is a text of a JSON document, by a path without filters and indexes from the end, and bound to nothing of the document";
+
 impl Rules {
     /// Compiles the rules of one direction.
     ///
@@ -125,10 +131,20 @@ impl Rules {
         let mut names: Vec<Named> = Vec::new();
         let mut json = false;
         let mut outers: Vec<(Path, Vec<usize>)> = Vec::new();
+        let mut gathers = Vec::new();
         for (index, rule) in rules.into_iter().enumerate() {
             let at = rule.at.clone();
+            let gather = rule.gather;
             let mut one = compiler.rule(rule).map_err(|what| fault(index, what))?;
             let like = |known: &Compiled| known.entries == one.entries;
+            if gather {
+                let path = match at.place() {
+                    Selects::Json(path) if path.steps().is_some() && !one.by_place => path,
+                    _ => return Err(fault(index, GATHER)),
+                };
+                one.expects_token = false;
+                gathers.push((path.clone(), index));
+            }
             one.like = compiled.iter().position(like).unwrap_or(index);
             json |= at.path().is_some();
             match at.place() {
@@ -184,6 +200,7 @@ impl Rules {
         Ok(Rules {
             names,
             inner,
+            gathering: Gathering::of(&gathers),
             json,
             rules: compiled,
             hints: classes.iter().map(|class| class.hint()).collect(),
@@ -276,6 +293,11 @@ impl Rules {
     /// The rules of `tags` seal, one of them at least.
     pub(super) fn sealing(&self, tags: &[Tag]) -> bool {
         rules_of(tags).any(|rule| matches!(self.rules[rule].action, CompiledAction::Seal(_)))
+    }
+
+    /// At least one rule gathers texts.
+    pub fn gathers(&self) -> bool {
+        self.gathering.is_some()
     }
 
     /// At least one rule opens.

@@ -92,6 +92,7 @@ pub(super) fn rule(at: &str, action: Action) -> Rule {
         action,
         bind: vec![],
         reveal: Reveal::default(),
+        gather: false,
     }
 }
 

@@ -31,6 +31,7 @@ fn rules(at: Path, action: impl FnOnce(Arc<Class>) -> Action) -> Rules {
         action: action(class),
         bind: Vec::new(),
         reveal: Reveal::default(),
+        gather: false,
     };
     let manner = Manner {
         stray: Attitude::Report,

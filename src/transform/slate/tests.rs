@@ -44,6 +44,7 @@ fn rule(text: &str, action: Action) -> Rule {
         action,
         bind: vec![],
         reveal: crate::transform::Reveal::default(),
+        gather: false,
     }
 }
 
