@@ -15,8 +15,9 @@ use fieldveil::kms::pkcs11::{Pkcs11, RESTART_AFTER, Settings};
 use fieldveil::kms::secret::Secret;
 use fieldveil::kms::{Failure, Kms, context_aad, os_random};
 use fieldveil::token::{Record, Suite};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -308,6 +309,42 @@ async fn several_keys_that_cannot_be_told_apart_open_and_do_not_wrap() {
             .unwrap()
             .superseded
     );
+}
+
+/// SoftHSM locks its files, and waits where somebody else has them.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_hsm_that_hangs_takes_its_turns_and_no_more_and_comes_back() {
+    let hsm = Hsm::new().await;
+    let pkcs11 = hsm.pkcs11(given(PIN), 2, RESTART_AFTER);
+    let scope = scope("cards", None);
+    let blob = pkcs11.wrap("cards", &DEK, &scope).await.unwrap();
+    let held = "import fcntl, pathlib, sys\n\
+                files = [path.open('r+b') for path in pathlib.Path(sys.argv[1]).iterdir()]\n\
+                for file in files: fcntl.lockf(file, fcntl.LOCK_EX)\n\
+                print('held', flush=True)\n\
+                sys.stdin.read()\n";
+    let mut holder = Command::new(named("FIELDVEIL_PKCS11_PYTHON"))
+        .args(["-c", held])
+        .arg(&hsm.dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let said = holder.stdout.take().unwrap();
+    BufReader::new(said).read_line(&mut line).unwrap();
+    assert_eq!(line, "held\n");
+    let brief = Duration::from_millis(100);
+    for _ in 0..5 {
+        let call = pkcs11.unwrap("cards", &blob, &scope);
+        assert!(tokio::time::timeout(brief, call).await.is_err());
+    }
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+    let opened = pkcs11.unwrap("cards", &blob, &scope).await.unwrap();
+    assert_eq!(&opened.dek[..], &DEK);
+    let shown = format!("{pkcs11:?}");
+    assert!(!shown.contains("sessions: 3"), "{shown}");
 }
 
 /// A token's blob, by somebody else's client, is the DEK whose kid the token names.
