@@ -285,6 +285,7 @@ impl Running {
                     name: Arc::clone(name),
                     connections: gauges.connections(),
                     requests: gauges.requests(),
+                    accept_errors: gauges.accept_errors(),
                 })
                 .collect(),
             ready: ready.is_ready(),

@@ -32,7 +32,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use stream::Stream;
@@ -86,6 +86,7 @@ impl Default for Settings {
 pub struct Gauges {
     connections: AtomicUsize,
     requests: AtomicUsize,
+    accept_errors: AtomicU64,
 }
 
 impl Gauges {
@@ -96,6 +97,10 @@ impl Gauges {
     /// Requests whose answer is not complete.
     pub fn requests(&self) -> usize {
         self.requests.load(Relaxed)
+    }
+    /// Times that the system gave no connection, since the start: each was followed by a pause.
+    pub fn accept_errors(&self) -> u64 {
+        self.accept_errors.load(Relaxed)
     }
 }
 
@@ -182,6 +187,7 @@ impl Listener {
                 }
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
+                    self.service.gauges.accept_errors.fetch_add(1, Relaxed);
                     tracing::warn!(error = %error.kind(), pause_ms = pause.as_millis() as u64, "cannot accept");
                     tokio::select! {
                         () = &mut draining => break,

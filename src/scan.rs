@@ -11,6 +11,7 @@ mod lex;
 mod scanner;
 pub mod text;
 
+pub(crate) use automaton::fold;
 pub use automaton::{Automaton, Interest, STATES_MAX, Tag, TooComplex};
 pub use scanner::Scanner;
 use std::sync::LazyLock;

@@ -357,7 +357,7 @@ pub struct Tally {
     pub unclaimed: u32,
     /// Values at the opening place of a named class that are no token.
     pub plaintext: u32,
-    /// Members whose names are those of a sealing rule's path but for their spelling.
+    /// Members, fields, parameters and header fields whose names are those of a sealing rule but for their spelling.
     pub near_misses: u32,
 }
 

@@ -1,10 +1,10 @@
 //! What others know at any moment, asked when somebody reads the metrics.
 
 use super::table::{
-    CERTIFICATES_REFUSED, CONNECTIONS, DATA_KEYS, HITS, IN_FLIGHT, INCOMPLETE, KMS_LEFT_ALONE,
-    KMS_WITHHELD, LINES_DROPPED, MEMORY_LOCKED, MINTED, MISSES, NEWCOMERS_REFUSED, NOT_RENEWED,
-    POLICY, POLICY_LOADED, POLICY_RELOADS, PURGED, READY, REFUSED_RECORDS, RENEWED, SURVIVAL,
-    UNSTORED,
+    ACCEPT_ERRORS, CERTIFICATES_REFUSED, CONNECTIONS, DATA_KEYS, HITS, IN_FLIGHT, INCOMPLETE,
+    KMS_LEFT_ALONE, KMS_WITHHELD, LINES_DROPPED, MEMORY_LOCKED, MINTED, MISSES, NEWCOMERS_REFUSED,
+    NOT_RENEWED, POLICY, POLICY_LOADED, POLICY_RELOADS, PURGED, READY, REFUSED_RECORDS, RENEWED,
+    SURVIVAL, UNSTORED,
 };
 use super::{Kind, Row};
 use crate::keys::{Keys, KmsState};
@@ -53,6 +53,8 @@ pub struct Listening {
     pub connections: usize,
     /// Requests whose answer is not complete.
     pub requests: usize,
+    /// Times that the system gave it no connection.
+    pub accept_errors: u64,
 }
 
 type Read = Box<dyn Fn() -> Reading + Send + Sync>;
@@ -132,6 +134,13 @@ impl Collector for Living {
             listeners
                 .iter()
                 .map(|one| (&*one.name, one.requests as f64)),
+        )?;
+        family(
+            encoder,
+            &ACCEPT_ERRORS,
+            listeners
+                .iter()
+                .map(|one| (&*one.name, one.accept_errors as f64)),
         )?;
         let uses = |seal: u64, open: u64| [("seal", seal as f64), ("open", open as f64)];
         family(encoder, &HITS, uses(now.sealing_hits, now.opening_hits))?;

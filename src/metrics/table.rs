@@ -66,6 +66,8 @@ rows! {
         "Open connections of the application"
     IN_FLIGHT Gauge "fieldveil_requests_in_flight" ["listener"]
         "Requests whose answer is not complete"
+    ACCEPT_ERRORS Counter "fieldveil_accept_errors_total" ["listener"]
+        "Times that the system gave the listener no connection, as when no more files may be opened; after each it pauses, for 10 ms to 1 s"
 
     FIELDS Counter "fieldveil_fields_total" ["class", "operation", "mode"]
         "Values by class and what was done: `sealed`, `kept` (sealed already), `opened`, `masked` (opened, and shown in part); `mode` is `observe` where a route only counts what it would do"
@@ -78,7 +80,7 @@ rows! {
     PLAINTEXT Counter "fieldveil_plaintext_values_total" ["route"]
         "Values at the opening place of a named class that are no token"
     NEAR_MISSES Counter "fieldveil_near_misses_total" ["route"]
-        "Members whose names are those of a sealing rule's path but for their spelling"
+        "Members, fields, parameters and header fields whose names are those of a sealing rule but for their spelling"
     NULLED Counter "fieldveil_tokens_nulled_total" ["route"]
         "Of the tokens that stayed sealed, those that `null` stands for in the answer (`unopened: null`)"
     UNREAD Counter "fieldveil_unread_bodies_total" ["route", "reason"]

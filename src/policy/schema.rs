@@ -275,7 +275,7 @@ pub fn policy() -> Value {
             ),
             (
                 "near_miss",
-                "Members whose names are those of a sealing rule's path but for their spelling",
+                "Members, fields and header fields whose names are those of a sealing rule but for their spelling",
                 choice(&ATTITUDES),
             ),
         ]

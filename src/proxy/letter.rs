@@ -46,7 +46,7 @@ pub struct Letter {
 }
 
 struct Line {
-    /// As a rule has it.
+    /// As a rule has it, or nearly.
     named: String,
     name: HeaderName,
     /// Which of the field's lines.
@@ -64,7 +64,9 @@ impl Letter {
         let uri = front.uri.as_ref().filter(|_| rules.reads(Spot::Query));
         letter.query = uri.and_then(|uri| uri.query()).map(str::to_owned);
         for name in front.headers.keys() {
-            let Some(named) = rules.headers().find(|named| like(named, name.as_str())) else {
+            let named = rules.headers().find(|named| like(named, name.as_str()));
+            let near = || rules.is_near(Spot::Header, name.as_str());
+            let Some(named) = named.or_else(|| near().then_some(name.as_str())) else {
                 continue;
             };
             for (nth, value) in front.headers.get_all(name).iter().enumerate() {

@@ -4,7 +4,7 @@
 //! index, whatever the number of paths. Built once when a policy is loaded (subset construction, bounded), never while scanning.
 
 mod builder;
-mod fold;
+pub(crate) mod fold;
 
 use crate::path::Step;
 use builder::Builder;

@@ -27,7 +27,8 @@ pub struct Message<'m> {
     pub body: &'m [u8],
     /// How it is read.
     pub shape: Shape<'m>,
-    /// The lines of the header fields that the rules name ([`super::Rules::headers`]): names in lower case, and values.
+    /// The lines of the header fields that the rules name ([`super::Rules::headers`]) or nearly name ([`super::Rules::is_near`]): names
+    /// in lower case, and values.
     pub lines: Vec<(&'m str, &'m [u8])>,
     /// The query as it is sent, without `?`.
     pub query: Option<&'m str>,

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::context::Class;
 use crate::path::{Path, Selector, Step};
-use crate::scan::{Automaton, Interest, Tag};
+use crate::scan::{Automaton, Interest, Tag, fold};
 use crate::token::ClassHint;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -72,6 +72,8 @@ pub(super) struct Named {
     pub(super) spot: Spot,
     pub(super) name: Arc<str>,
     pub(super) tags: Vec<Tag>,
+    /// Other spellings of it are near misses: these, folded. Empty where nothing watches for them.
+    alike: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -156,6 +158,7 @@ impl Rules {
                             spot: *spot,
                             name: name.clone(),
                             tags: vec![index as Tag],
+                            alike: Vec::new(),
                         }),
                     }
                 }
@@ -196,6 +199,11 @@ impl Rules {
             let built = inner::automaton(&compiled, manner, &rules);
             let automaton = built.map_err(|what| fault(last, what))?;
             inner.push(Inner { rules, automaton });
+        }
+        for named in &mut names {
+            if (named.tags.iter()).any(|tag| is_watched(&compiled, manner, *tag)) {
+                named.alike = fold::spellings(&named.name);
+            }
         }
         Ok(Rules {
             names,
@@ -288,6 +296,18 @@ impl Rules {
         names
             .find(|named| named.spot == spot && *named.name == *name)
             .map_or(&[], |named| &named.tags)
+    }
+
+    /// The name is that of a value which is sealed at this spot, but for its spelling; and no rule has it as it is.
+    pub fn is_near(&self, spot: Spot, name: &str) -> bool {
+        let mut watched = (self.names.iter())
+            .filter(|named| named.spot == spot && !named.alike.is_empty())
+            .peekable();
+        if watched.peek().is_none() || !self.of_name(spot, name).is_empty() {
+            return false;
+        }
+        let name = fold::fold(name);
+        watched.any(|named| named.alike.contains(&name))
     }
 
     /// The rules of `tags` seal, one of them at least.

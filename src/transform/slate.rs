@@ -74,6 +74,22 @@ pub(super) struct Target {
     pub(super) style: Style,
 }
 
+/// Values that are nobody's: how many, and where the first one stands.
+#[derive(Clone, Copy, Default)]
+struct Unnamed {
+    count: u32,
+    first: usize,
+}
+
+impl Unnamed {
+    fn at(&mut self, at: usize) {
+        if self.count == 0 {
+            self.first = at;
+        }
+        self.count = self.count.saturating_add(1);
+    }
+}
+
 impl Slate {
     pub(super) fn is_empty(&self) -> bool {
         self.cells.is_empty()
@@ -189,8 +205,15 @@ impl<'r> Planner<'r, '_> {
         {
             self.fields(query.as_bytes(), Spot::Query, Source::Query)?;
         }
+        let mut near = Unnamed::default();
         for (index, (name, value)) in message.lines.iter().enumerate() {
             let tags = rules.of_name(Spot::Header, name);
+            if tags.is_empty() {
+                if rules.is_near(Spot::Header, name) {
+                    near.at(0);
+                }
+                continue;
+            }
             match std::str::from_utf8(value) {
                 Ok(text) => {
                     let raw = 0..value.len();
@@ -207,7 +230,7 @@ impl<'r> Planner<'r, '_> {
                 Err(_) => {}
             }
         }
-        Ok(())
+        self.nobodys(Spot::Header, Unnamed::default(), near)
     }
 
     fn fields(&mut self, form: &[u8], spot: Spot, source: Source) -> Result<(), Refusal> {
@@ -219,7 +242,7 @@ impl<'r> Planner<'r, '_> {
             true => Err(Refusal::BadForm { offset, what }),
             false => Ok(()),
         };
-        let mut unclaimed = (0, 0);
+        let (mut unclaimed, mut near) = (Unnamed::default(), Unnamed::default());
         for (count, field) in forms::fields(form).enumerate() {
             if count == forms::FIELDS_MAX {
                 return Err(Refusal::TooMany);
@@ -242,6 +265,17 @@ impl<'r> Planner<'r, '_> {
                 if hidden {
                     broken(at, "a field that a rule names stands behind a semicolon")?;
                 }
+                let mut parts = whole.split(|byte| *byte == b';').skip(1);
+                let behind = parts.any(|part| {
+                    let name = part.split(|byte| *byte == b'=').next().unwrap_or_default();
+                    forms::decode(name).is_some_and(|name| rules.is_near(spot, &name))
+                });
+                if behind {
+                    near.at(at);
+                }
+            }
+            if rules.is_near(spot, &name) {
+                near.at(at);
             }
             match forms::decode(value) {
                 Some(text) => self.found_outside(
@@ -257,13 +291,10 @@ impl<'r> Planner<'r, '_> {
                 None => {}
             }
             if tags.is_empty() {
-                unclaimed = (
-                    unclaimed.0 + 1,
-                    if unclaimed.0 == 0 { at } else { unclaimed.1 },
-                );
+                unclaimed.at(at);
             }
         }
-        self.nobodys(spot, unclaimed)
+        self.nobodys(spot, unclaimed, near)
     }
 
     /// The parts of a multipart form.
@@ -273,8 +304,11 @@ impl<'r> Planner<'r, '_> {
             .map_err(|(offset, what)| Refusal::BadForm { offset, what })?;
         debug_assert!(parts.len() <= PARTS_MAX);
         self.slate.delimiter = [b"--", boundary.as_bytes()].concat();
-        let mut unclaimed = (0, 0);
+        let (mut unclaimed, mut near) = (Unnamed::default(), Unnamed::default());
         for part in &parts {
+            if (part.names.iter()).any(|name| rules.is_near(Spot::Part, name)) {
+                near.at(part.start);
+            }
             let mut spellings = part.names.iter();
             let first = spellings
                 .next()
@@ -306,26 +340,29 @@ impl<'r> Planner<'r, '_> {
                 None => {}
             }
             if text.is_some() && first.is_empty() {
-                let at = part.start;
-                unclaimed = (
-                    unclaimed.0 + 1,
-                    if unclaimed.0 == 0 { at } else { unclaimed.1 },
-                );
+                unclaimed.at(part.start);
             }
         }
-        self.nobodys(Spot::Part, unclaimed)
+        self.nobodys(Spot::Part, unclaimed, near)
     }
 
-    /// Values of a form that no rule names. Those of a head are nobody's business: the policy does not claim to know all headers.
-    fn nobodys(&mut self, spot: Spot, (count, first): (u32, usize)) -> Result<(), Refusal> {
-        if spot == Spot::Query || self.plan.rules.manner.unclaimed == Attitude::Allow {
-            return Ok(());
-        }
-        let counted = Counted {
-            scalars: count,
-            first,
+    /// Values of a form that no rule names, and names that are nearly those of sealed values. Other values of a head are
+    /// nobody's business: the policy does not claim to know all headers.
+    fn nobodys(&mut self, spot: Spot, unclaimed: Unnamed, near: Unnamed) -> Result<(), Refusal> {
+        let of_form = matches!(spot, Spot::Form | Spot::Part);
+        let counted = match of_form && self.plan.rules.manner.unclaimed != Attitude::Allow {
+            true => unclaimed,
+            false => Unnamed::default(),
         };
-        self.unforeseen(counted, Near::default(), 0)
+        let counted = Counted {
+            scalars: counted.count,
+            first: counted.first,
+        };
+        let near = Near {
+            names: near.count,
+            first: near.first,
+        };
+        self.unforeseen(counted, near, 0)
     }
 
     /// Notes a text that a rule selects, or that may be a stray token.

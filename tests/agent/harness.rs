@@ -357,6 +357,30 @@ impl Program {
         })
     }
 
+    /// Changes how many files it may open; `None` lets it open as many as it ever may.
+    pub fn limit_files(&self, files: Option<u64>) {
+        use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+        let pid = Some(Pid::from_child(&self.child));
+        // A child may have what its parent may.
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let limit = Rlimit {
+            current: files.or(maximum),
+            maximum,
+        };
+        prlimit(pid, Resource::Nofile, limit).expect("its own user's, and no more than it may");
+    }
+
+    /// The time that processors spent on it.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = format!("/proc/{}/stat", self.child.id());
+        let stat = std::fs::read_to_string(stat).expect("it runs");
+        // proc_pid_stat(5): behind the name, which ends with a parenthesis, utime and stime are the 12th and 13th, in hundredths.
+        let (_, fields) = stat.rsplit_once(')').expect("a name");
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let ticks = |at: usize| fields[at].parse::<u64>().expect("a number");
+        Duration::from_millis(10 * (ticks(11) + ticks(12)))
+    }
+
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("it runs");

@@ -178,3 +178,48 @@ fn few_files_are_enough() {
     let (_, err) = agent.terminate();
     assert!(!err.contains("cannot accept"), "{err}");
 }
+
+/// No file left for a connection: the agent says so, waits longer each time, and takes those that came as soon as it may.
+#[test]
+fn who_cannot_accept_does_not_turn_in_circles() {
+    const SEEN: usize = 8;
+    let (place, upstream) = (Place::new(), Upstream::start());
+    let mut agent = Program::start(&mut command(settings(&place, &upstream, "")));
+    let (out, probes) = (agent.address("out"), agent.address("probes"));
+    assert_eq!(crate::harness::post(out, "/", ORDER).body, ORDER);
+
+    let (begun, before) = (Instant::now(), agent.cpu_time());
+    // Fewer than it has open: not one more.
+    agent.limit_files(Some(1));
+    let waiting: Vec<_> = (0..3).map(|_| connect(out)).collect();
+    agent.wait_for("pauses", |_, err| {
+        (err.matches("cannot accept").count() >= SEEN).then_some(())
+    });
+    let spent = agent.cpu_time().saturating_sub(before);
+    agent.limit_files(None);
+    let elapsed = begun.elapsed();
+
+    // Those that waited are served, and further ones.
+    for mut stream in waiting {
+        stream.write_all(order().as_bytes()).expect("sent");
+        assert_eq!(read_next(&stream).expect("an answer").body, ORDER);
+    }
+    assert_eq!(crate::harness::post(out, "/", ORDER).body, ORDER);
+    let metrics = get(probes, "/metrics").body;
+    let errors: u64 = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("fieldveil_accept_errors_total{listener=\"out\"} "))
+        .and_then(|count| count.parse().ok())
+        .expect("counted");
+    // From 10 ms on each pause is twice the last one, up to a second: a loop without them would be at it millions of times.
+    let most = SEEN as u64 + 1 + elapsed.as_secs();
+    assert!(
+        (SEEN as u64..=most).contains(&errors),
+        "{errors} in {elapsed:?}"
+    );
+    assert!(
+        spent * 2 < elapsed,
+        "{spent:?} of processors in {elapsed:?}"
+    );
+    agent.terminate();
+}

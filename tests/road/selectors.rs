@@ -49,6 +49,15 @@ routes:
     response:
       rules:
         - {at: {header: x-ssn}, seal: ssn}
+  - name: exact
+    match: {path: "/exact"}
+    request:
+      near_miss: reject
+      rules:
+        - {at: {query: ssn}, seal: ssn}
+        - {at: {form: ssn}, seal: ssn}
+        - {at: {part: ssn}, seal: ssn}
+        - {at: {header: x-ssn}, seal: ssn}
   - name: watched
     mode: observe
     match: {path: "/watched"}
@@ -295,4 +304,33 @@ async fn a_sealed_header_is_not_sent_to_another_service() {
     let agent = before(&upstream).await;
     let answer = agent.ask(request("/heads", "X-SSN: 1\r\n", "")).await;
     assert_eq!(answer.code(), "upstream-redirect");
+}
+
+/// A name that is nearly that of a sealed value is refused wherever it stands, before anything goes up.
+#[tokio::test]
+async fn near_misses_outside_of_json_are_refused() {
+    let upstream = mirror().await;
+    let agent = before(&upstream).await;
+    let part =
+        "--B b\r\nContent-Disposition: form-data; name=\"Ssn\"\r\n\r\n078-05-1120\r\n--B b--\r\n";
+    for (target, lines, body) in [
+        ("/exact?SSN=078-05-1120", "", ""),
+        ("/exact", FORM, "a=1&Ssn=078-05-1120"),
+        ("/exact", PARTS, part),
+        ("/exact", "XSSN: 078-05-1120\r\n", ""),
+    ] {
+        let answer = agent.ask(&request(target, lines, body)).await;
+        let text = answer.text();
+        assert_eq!(answer.status(), 422, "{text}");
+        assert!(text.contains("\"code\":\"near-miss\""), "{text}");
+        assert!(!text.contains("078-05"), "{text}");
+    }
+    assert_eq!(upstream.connections(), 0);
+    // Where it is reported, it goes on and is counted.
+    let answer = agent.ask(&request("/heads", "XSSN: 7\r\n", "")).await;
+    // The upstream's own `X-Back` is no token.
+    assert_eq!(
+        answer.header("fieldveil-result"),
+        Some("sealed=0, opened=0, plaintext=1, near-misses=1")
+    );
 }

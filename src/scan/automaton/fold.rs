@@ -3,7 +3,7 @@
 //! Go's `encoding/json`, for one, takes `SSN` and `\u{17f}sn` for `ssn`. Nothing is decided here: only what is watched for.
 
 /// The name in lower case, look-alikes of ASCII characters replaced by them, invisible characters left out.
-pub(super) fn fold(name: &str) -> String {
+pub fn fold(name: &str) -> String {
     let mut folded = String::with_capacity(name.len());
     for c in name.chars().filter(|c| !is_invisible(*c)) {
         match c {
@@ -20,7 +20,7 @@ pub(super) fn fold(name: &str) -> String {
 }
 
 /// Other spellings of a name, folded: joined words, and words with `_` or `-` between them.
-pub(super) fn spellings(name: &str) -> Vec<String> {
+pub fn spellings(name: &str) -> Vec<String> {
     let mut words: Vec<String> = vec![String::new()];
     let mut before = ' ';
     for c in name.chars() {

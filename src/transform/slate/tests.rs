@@ -244,6 +244,69 @@ fn lines_of_headers() {
     refuse(h, Shape::Unread, &latin, "not-text");
 }
 
+/// Names at each place that are nearly those of sealed values: counted, or refused.
+#[test]
+fn near_misses_outside_of_json() {
+    #[track_caller]
+    fn near(places: &[&str], shape: Shape<'_>, letter: &Letter, count: u32) {
+        let (after, tally) = run(&sealing(places), shape, letter).unwrap();
+        assert_eq!(tally.near_misses, count, "{letter:?}");
+        assert!(count == 0 || after == *letter, "{after:?}");
+        let strict = |near_miss| {
+            let manner = Manner {
+                near_miss,
+                ..MANNER
+            };
+            let rules = places
+                .iter()
+                .map(|place| rule(place, Action::Seal(class())));
+            let rules = Rules::compile(rules.collect(), manner).unwrap();
+            run(&rules, shape, letter).map(|(_, tally)| tally.near_misses)
+        };
+        let refused = strict(Attitude::Reject).map_err(|refusal| refusal.word());
+        assert_eq!(refused, if count > 0 { Err("near-miss") } else { Ok(0) });
+        assert_eq!(strict(Attitude::Allow), Ok(0));
+        // What only opens misses nothing.
+        if let Ok((_, tally)) = run(&opening(places), shape, letter) {
+            assert_eq!(tally.near_misses, 0);
+        }
+    }
+    for (name, count) in [
+        ("SSN", 1),
+        ("%53sn", 1),
+        ("%C5%BFsn", 1),
+        ("s%E2%80%8Bsn", 1),
+        ("ssn", 0),
+        ("ssn2", 0),
+        ("s_sn", 0),
+        ("", 0),
+    ] {
+        let text = format!("a=1&{name}=7&b");
+        near(&["query:ssn"], Shape::Unread, &query(&text), count);
+        near(&["form:ssn"], Shape::Form, &body(&text), count);
+    }
+    let twice = "cardNumber=1&CARD-NUMBER=2&card_numbers=3&x=1;Card_Number=4";
+    near(&["form:card_number"], Shape::Form, &body(twice), 3);
+    // Elsewhere it is another name; what a rule names is none.
+    near(&["form:ssn"], Shape::Unread, &query("SSN=7"), 0);
+    near(&["query:ssn"], Shape::Form, &body("SSN=7"), 0);
+    let (_, tally) = run(
+        &sealing(&["form:ssn", "form:SSN"]),
+        Shape::Form,
+        &body("SSN=7"),
+    )
+    .unwrap();
+    assert_eq!((tally.near_misses, tally.sealed.len()), (0, 1));
+    near(&["part:ssn"], MULTIPART, &body(&part("Ssn", "7")), 1);
+    near(&["part:ssn"], MULTIPART, &body(&part("san", "7")), 0);
+    let lines = |name: &'static str| Letter {
+        lines: vec![(name, b"7".to_vec())],
+        ..body("")
+    };
+    near(&["header:x-ssn"], Shape::Unread, &lines("xssn"), 1);
+    near(&["header:x-ssn"], Shape::Unread, &lines("x-ssn-2"), 0);
+}
+
 /// A token of what a JSON value says.
 fn token(json: &str) -> String {
     let (sealed, _) = run(&sealing(&["$"]), Shape::Json, &body(json)).unwrap();
