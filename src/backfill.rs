@@ -56,6 +56,7 @@ const UNOPENED: &[(&str, &str)] = &[
     ("not-found", "unopened-not-found"),
     ("over-budget", "unopened-over-budget"),
     ("mismatch", "unopened-mismatch"),
+    ("withheld", "unopened-withheld"),
 ];
 
 impl Fault {

@@ -3,12 +3,13 @@
 use super::bound::{Bound, Target};
 use crate::audit::Side;
 use crate::context::{Circumstances, Outside};
-use crate::diagnostic::did_you_mean;
+use crate::diagnostic::{did_you_mean, quoted};
 use crate::path::Path;
 use crate::policy::{OutsideSource, Parameters, Route, TenantSource};
 use crate::transform::{
     Action, Attitude, BindSource, Fallback, Manner, Refusal, Rule, Rules, plan,
 };
+use std::sync::Arc;
 
 /// Sealing or opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub enum OnFault {
 pub struct Given {
     /// The tenant.
     pub tenant: Option<String>,
+    /// Who asks, by the name that the rules' `reveal` has.
+    pub caller: Option<String>,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
     /// Without `?`.
@@ -125,7 +128,8 @@ impl Job {
             .cloned()
             .collect();
         let (bound, bound_outside) = bound(&rules, route, given, compiled.manner())?;
-        let circumstances = circumstances(route, given)?;
+        let mut circumstances = circumstances(route, given)?;
+        circumstances.caller = caller(&rules, route, given)?;
         let mut wanted = rules.iter().flat_map(|rule| &rule.bind);
         let missing = wanted.find(|bind| match bind.source {
             BindSource::Outside(at) => {
@@ -236,6 +240,26 @@ fn bound(
     }
     let bound = Bound::new(paths, manner).map_err(|what| unfit(what, "give fewer --bind"))?;
     Ok((bound, taken))
+}
+
+/// Who asks. On the road one whom no rule names gets what the rules' default says; a person who says a name means one of theirs.
+fn caller(rules: &[Rule], route: &Route, given: &Given) -> Result<Option<Arc<str>>, Unfit> {
+    let Some(caller) = &given.caller else {
+        return Ok(None);
+    };
+    let named = || rules.iter().flat_map(|rule| rule.reveal.callers.keys());
+    match named().find(|name| ***name == **caller) {
+        Some(name) => Ok(Some(Arc::clone(name))),
+        None => Err(unfit(
+            format!(
+                "no rule of the route `{}` names the caller {}",
+                route.name,
+                quoted(caller)
+            ),
+            did_you_mean(caller, named().map(|name| &**name))
+                .unwrap_or_else(|| "leave --caller out: the rules' default holds".to_owned()),
+        )),
+    }
 }
 
 fn no_tenant(route: &Route) -> Unfit {

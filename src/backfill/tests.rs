@@ -382,3 +382,56 @@ fn lines_are_bounded() {
     );
     assert_eq!(records.bytes(), input.len() as u64);
 }
+
+/// Who asks decides how much is shown, by the rules' own names.
+#[tokio::test]
+async fn a_caller_sees_what_the_rules_let_it_see() {
+    const REVEALING: &str = "\
+apiVersion: fieldveil/v1
+kind: Policy
+metadata: {name: p}
+caller: {header: X-Caller}
+classes: {pan: {key: k, mask: {keep_last: 4}}}
+routes:
+  - name: r
+    match: {}
+    request:
+      rules: [{at: $.pan, seal: pan}]
+    response:
+      rules: [{at: $.pan, open: pan, reveal: {default: masked, callers: {billing: full, reporting: none}}}]
+";
+    let mut place = Place::new();
+    let policy = Policy::load(REVEALING, "p.yaml", None).expect("a policy");
+    place.policies = Policies::new(vec![policy]).expect("policies");
+    let given = |caller: Option<&str>| Given {
+        caller: caller.map(str::to_owned),
+        ..Given::default()
+    };
+    let job = place.fit(Verb::Seal, Side::Request, &given(None), OnFault::Stop);
+    let plain = "{\"pan\":\"4111111111111111\"}\n";
+    let (done, sealed, _) = place.run(&job.expect("it fits"), plain).await;
+    done.expect("sealed");
+    for (caller, shown) in [
+        (None, "{\"pan\":\"••••1111\"}\n"),
+        (Some("billing"), plain),
+        // The token stays, which `--on-error leave` lets pass.
+        (Some("reporting"), &*sealed),
+    ] {
+        let job = place.fit(Verb::Open, Side::Response, &given(caller), OnFault::Leave);
+        let (done, out, _) = place.run(&job.expect("it fits"), &sealed).await;
+        assert!(done.is_ok(), "{caller:?}");
+        assert_eq!(out, shown, "{caller:?}");
+    }
+    let unknown = place.fit(
+        Verb::Open,
+        Side::Response,
+        &given(Some("biling")),
+        OnFault::Stop,
+    );
+    let unfit = unknown.err().expect("nobody of that name");
+    assert!(
+        unfit.what.contains("names the caller `biling`"),
+        "{unfit:?}"
+    );
+    assert!(unfit.hint.contains("billing"), "{unfit:?}");
+}

@@ -36,7 +36,7 @@ pub fn seal(args: &SealArgs, output: Output) -> Exit {
         OnSealError::Skip => OnFault::Skip,
     };
     let side = side(args.side, Side::Request);
-    run(&args.filter, Verb::Seal, side, on_fault, output)
+    run(&args.filter, None, Verb::Seal, side, on_fault, output)
 }
 
 /// `fieldveil open`.
@@ -47,7 +47,8 @@ pub fn open(args: &OpenArgs, output: Output) -> Exit {
         OnOpenError::Leave => OnFault::Leave,
     };
     let side = side(args.side, Side::Response);
-    run(&args.filter, Verb::Open, side, on_fault, output)
+    let caller = args.caller.as_deref();
+    run(&args.filter, caller, Verb::Open, side, on_fault, output)
 }
 
 fn side(wanted: Option<FilterSide>, usual: Side) -> Side {
@@ -58,12 +59,19 @@ fn side(wanted: Option<FilterSide>, usual: Side) -> Side {
     }
 }
 
-fn run(args: &FilterArgs, verb: Verb, side: Side, on_fault: OnFault, output: Output) -> Exit {
+fn run(
+    args: &FilterArgs,
+    caller: Option<&str>,
+    verb: Verb,
+    side: Side,
+    on_fault: OnFault,
+    output: Output,
+) -> Exit {
     let refuse = |unfit: &Unfit| {
         tell(&unfit.what, Some(&unfit.hint), output);
         Exit::Configuration
     };
-    let given = match given(args) {
+    let given = match given(args, caller) {
         Ok(given) => given,
         Err(unfit) => return refuse(&unfit),
     };
@@ -129,7 +137,7 @@ fn run(args: &FilterArgs, verb: Verb, side: Side, on_fault: OnFault, output: Out
 }
 
 /// What a request would have told.
-fn given(args: &FilterArgs) -> Result<backfill::Given, Unfit> {
+fn given(args: &FilterArgs, caller: Option<&str>) -> Result<backfill::Given, Unfit> {
     let mut binds = Vec::new();
     for (name, text) in &args.bind {
         let path = Path::parse(text).map_err(|error| Unfit {
@@ -146,6 +154,7 @@ fn given(args: &FilterArgs) -> Result<backfill::Given, Unfit> {
     }
     Ok(backfill::Given {
         tenant: args.tenant.clone(),
+        caller: caller.map(str::to_owned),
         headers: args.header.clone(),
         query: args.query.clone(),
         path: args.path.clone(),

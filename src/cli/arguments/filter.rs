@@ -39,7 +39,8 @@ not fit, 141 whoever read the output stopped.
 Examples:
   fieldveil open --policy policies/ --route customers --data-dir ./data < sealed.json
   fieldveil open --policy payments.yaml --route customers --config settings.yaml --tenant acme \\
-    --bind customer='$.id' --on-error leave < sealed.ndjson | jq .email")]
+    --bind customer='$.id' --on-error leave < sealed.ndjson | jq .email
+  fieldveil open --policy payments.yaml --route customers --config settings.yaml --caller billing < sealed.ndjson")]
 pub struct OpenArgs {
     /// What `seal` and `open` share.
     #[command(flatten)]
@@ -47,6 +48,9 @@ pub struct OpenArgs {
     /// Which rules of the route [default: response]
     #[arg(long, value_enum)]
     pub side: Option<FilterSide>,
+    /// Who asks, as rules with `reveal` name callers [default: nobody that they name]
+    #[arg(long, value_name = "NAME")]
+    pub caller: Option<String>,
     /// What becomes of a record of which something stays sealed, or that cannot be read
     #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
     pub on_error: OnOpenError,
