@@ -169,3 +169,44 @@ fn a_key_file_that_others_may_read_is_told() {
     );
     assert!(!out.contains('\x1b'), "not a terminal");
 }
+
+/// Files that let the agent in at a KMS, whichever it is.
+#[test]
+fn credentials_that_others_may_read_are_told() {
+    let place = Place::new();
+    for file in ["google.json", "azure.secret"] {
+        let file = place.write(file, "{}");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("a mode");
+    }
+    place.write(
+        "policies/p.yaml",
+        "apiVersion: fieldveil/v1\nkind: Policy\nmetadata: {name: p}\nclasses: {pan: {key: cards}}\n\
+         routes: [{name: all, match: {path: \"/**\"}, request: {rules: [{at: $.pan, seal: pan}]}}]\n",
+    );
+    let settings = place.write(
+        "settings.yaml",
+        "policy: {dir: policies}\nlisteners: [{name: out, bind: \"unix:agent.sock\", upstream: api}]\n\
+         upstreams: {api: {url: \"http://127.0.0.1:9\"}}\nkms:\n  \
+         google: {type: gcp, endpoint: \"http://127.0.0.1:9\", credentials_file: google.json}\n  \
+         azure: {type: azure, vault: v.vault.azure.net, endpoint: \"http://127.0.0.1:9\", \
+         auth: {client_secret: {tenant: t, client_id: c, secret_file: azure.secret}}}\n\
+         keys: {cards: {seal_with: [google/projects/p/locations/l/keyRings/r/cryptoKeys/k, azure/cards]}}\n",
+    );
+    let (code, document) = doctor(&place, command(["doctor", "--config"]).arg(&settings));
+    assert_eq!(code, 1);
+    for (file, kek) in [
+        (
+            "google.json",
+            "google/projects/p/locations/l/keyRings/r/cryptoKeys/k",
+        ),
+        ("azure.secret", "azure/cards"),
+    ] {
+        let path = place.path(file).display().to_string();
+        let (state, what, hint) = found(&document, "secret", &path);
+        assert_eq!((state, hint), ("warn", &*format!("chmod 400 {path}")));
+        assert!(what.contains("0644"), "{what}");
+        let (state, _, hint) = found(&document, "key", &format!("cards ({kek})"));
+        assert_eq!(state, "fail");
+        assert!(hint.contains("tokens come from"), "{hint}");
+    }
+}
