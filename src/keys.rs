@@ -222,6 +222,19 @@ impl Keys {
     /// # Errors
     /// A need for sealing cannot be met; the first such one. Failures to open are in the ring, record by record.
     pub async fn fetch(&self, needs: &Needs) -> Result<Ring, KeysError> {
+        self.fetch_further(needs, &mut 0).await
+    }
+
+    /// As [`Keys::fetch`], for a further part of a body: `uncached` counts, from part to part, the records that were asked for, of
+    /// which a body has its budget.
+    ///
+    /// # Errors
+    /// As [`Keys::fetch`].
+    pub async fn fetch_further(
+        &self,
+        needs: &Needs,
+        uncached: &mut usize,
+    ) -> Result<Ring, KeysError> {
         let room = &self.room;
         let now = Instant::now();
         let mut ring = Ring {
@@ -230,9 +243,8 @@ impl Keys {
         };
         // Flights are started first and waited for last, so that they run side by side.
         let mut awaited = Vec::new();
-        let mut uncached = 0;
         for (index, need) in needs.opening.iter().enumerate() {
-            let found = room.open_at(need, now, &mut uncached);
+            let found = room.open_at(need, now, uncached);
             ring.opening.push(match found {
                 Open::Known(known) => known,
                 Open::Awaited(landing) => {

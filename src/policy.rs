@@ -152,9 +152,9 @@ pub struct Route {
     /// The requests that it takes, unless an earlier route does.
     pub matching: Match,
     /// For the bodies of requests.
-    pub request: Rules,
+    pub request: Arc<Rules>,
     /// For the bodies of their answers.
-    pub response: Rules,
+    pub response: Arc<Rules>,
     /// The rules as they were written, for whoever explains or compares them.
     pub request_rules: Vec<Rule>,
     /// Likewise, for responses.

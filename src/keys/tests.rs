@@ -1022,6 +1022,26 @@ async fn one_body_asks_for_so_much_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_body_in_parts_has_one_budget() {
+    let (keys, fake) = room();
+    let sealed = seal_one(&keys).await.unwrap();
+    let mut uncached = 0;
+    let mut over = 0;
+    for part in 0..10 {
+        let needs = Needs {
+            opening: (0..100)
+                .map(|number| forged(&sealed, part * 100 + number))
+                .collect(),
+            ..Needs::default()
+        };
+        let ring = keys.fetch_further(&needs, &mut uncached).await.unwrap();
+        let is_over = |found: &&Result<_, _>| found.as_ref().err() == Some(&Unopened::OverBudget);
+        over += ring.opening.iter().filter(is_over).count();
+    }
+    assert_eq!((over, fake.count(Verb::Unwrap)), (744, 256));
+}
+
+#[tokio::test(start_paused = true)]
 async fn misses_are_fetched_side_by_side() {
     let (keys, fake) = room();
     let sealed = seal_one(&keys).await.unwrap();

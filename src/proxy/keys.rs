@@ -14,6 +14,17 @@ pub trait KeySource: Send + Sync {
         &'k self,
         needs: &'k Needs,
     ) -> Pin<Box<dyn Future<Output = Result<Ring, Error>> + Send + 'k>>;
+
+    /// As [`KeySource::fetch`], for a further part of a body; `uncached` counts from part to part what was not in memory, where the
+    /// source has a budget for that.
+    fn fetch_further<'k>(
+        &'k self,
+        needs: &'k Needs,
+        uncached: &'k mut usize,
+    ) -> Pin<Box<dyn Future<Output = Result<Ring, Error>> + Send + 'k>> {
+        let _ = uncached;
+        self.fetch(needs)
+    }
 }
 
 impl KeySource for Keys {
@@ -22,6 +33,17 @@ impl KeySource for Keys {
         needs: &'k Needs,
     ) -> Pin<Box<dyn Future<Output = Result<Ring, Error>> + Send + 'k>> {
         Box::pin(async { Keys::fetch(self, needs).await.map_err(Error::from) })
+    }
+
+    fn fetch_further<'k>(
+        &'k self,
+        needs: &'k Needs,
+        uncached: &'k mut usize,
+    ) -> Pin<Box<dyn Future<Output = Result<Ring, Error>> + Send + 'k>> {
+        Box::pin(async {
+            let fetched = Keys::fetch_further(self, needs, uncached).await;
+            fetched.map_err(Error::from)
+        })
     }
 }
 
