@@ -10,7 +10,7 @@ use bodies::bodies;
 use engine_keys::{key, opening_key, opening_ring, opening_rules, random, ring, rules};
 use fieldveil::context::Circumstances;
 use fieldveil::scan;
-use fieldveil::transform::plan;
+use fieldveil::transform::{Pieces, Rules, WINDOW_MIN, plan};
 use serde::de::IgnoredAny;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -44,6 +44,25 @@ fn main() {
             plan.apply(body, &ring, &mut random, &mut Vec::new())
                 .is_ok()
         };
+        // As it comes off a connection.
+        let mut parts = Vec::new();
+        let mut in_pieces = |body: &[u8]| {
+            let mut pieces = Pieces::new(&rules, here.clone(), WINDOW_MIN);
+            parts.clear();
+            let mut work = |pieces: &mut Pieces<&Rules>| {
+                while let Some(piece) = pieces.piece().expect("a good body") {
+                    let ring = ring(piece.needs(), &key);
+                    piece.apply(&ring, &mut random, &mut parts).expect("sealed");
+                }
+            };
+            for chunk in body.chunks(16 << 10) {
+                pieces.push(chunk);
+                work(&mut pieces);
+            }
+            pieces.end();
+            work(&mut pieces);
+            !parts.is_empty()
+        };
         let (opening_rules, dek) = (opening_rules(), opening_key());
         let sealed: Vec<String> = bodies
             .iter()
@@ -76,7 +95,7 @@ fn main() {
                 .expect("genuine");
             tally.left.is_empty() && !tally.opened.is_empty()
         };
-        let mut ways: [Way<'_>; 6] = [
+        let mut ways: [Way<'_>; 7] = [
             (
                 "serde_json IgnoredAny (the validating pass)",
                 &mut { validating },
@@ -90,6 +109,7 @@ fn main() {
                 &mut { fresh },
                 Vec::new(),
             ),
+            ("in pieces: plan + apply", &mut in_pieces, Vec::new()),
             ("the sealed body: plan + apply", &mut opening, Vec::new()),
         ];
         for _ in 0..ROUNDS {

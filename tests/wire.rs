@@ -14,6 +14,10 @@ mod echo;
 #[path = "support/engine.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod engine;
+#[path = "support/large.rs"]
+mod large;
+#[path = "wire/large.rs"]
+mod large_arrays;
 #[path = "wire/payments.rs"]
 mod payments;
 #[path = "support/ring.rs"]

@@ -29,6 +29,24 @@ impl Agent {
         Agent::start_in(dir, upstream, &["--policies", &policies])
     }
 
+    /// As [`Agent::start`], with this text as its settings.
+    pub fn with_settings(upstream: SocketAddr, settings: &str, flags: &[&str]) -> Agent {
+        let dir = TempDir::new().expect("a directory");
+        let file = dir.path().join("settings.yaml");
+        std::fs::write(&file, settings).expect("a file");
+        let file = file.display().to_string();
+        Agent::start_in(dir, upstream, &[&["--config", &file], flags].concat())
+    }
+
+    /// The most bytes that it had resident so far (proc(5), VmHWM).
+    pub fn resident_most(&self) -> usize {
+        let status = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(status).expect("a process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        1024 * kib.expect("in kB").parse::<usize>().expect("a number")
+    }
+
     fn start_in(dir: TempDir, upstream: SocketAddr, flags: &[&str]) -> Agent {
         let log = File::create(dir.path().join("log")).expect("a file");
         let child = Command::new(env!("CARGO_BIN_EXE_fieldveil"))
