@@ -14,14 +14,7 @@ use agent::Agent;
 use large::{Array, Store, get, put};
 use std::time::Instant;
 
-const FLAGS: &[&str] = &[
-    "--seal",
-    "$[*].ssn",
-    "--open",
-    "$[*].ssn",
-    "--log-level",
-    "info",
-];
+const FLAGS: &[&str] = &["--seal", "$[*].ssn", "--open", "$[*].ssn"];
 const SMALL: &str = "limits: {held_body: 1MiB}\n";
 /// So large that the bodies compared are held.
 const LARGE: &str = "limits: {held_body: 512MiB, held_total: 4GiB}\n";
