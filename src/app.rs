@@ -464,6 +464,7 @@ fn roads(
             held_body: settings.limits.held_body,
             held_total: settings.limits.held_total,
             record: settings.limits.record,
+            window: settings.limits.window,
             in_flight: settings.limits.in_flight,
             body_rate: Rate {
                 bytes_per_second: settings.limits.body_rate,

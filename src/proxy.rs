@@ -52,6 +52,8 @@ pub struct Limits {
     pub held_body: usize,
     /// Bytes of one record of a stream.
     pub record: usize,
+    /// Bytes that a JSON document which is too large to be held keeps undecided; 0: it is not rewritten.
+    pub window: usize,
     /// Bytes of all bodies that are held at a time, requests and answers together.
     pub held_total: usize,
     /// For the whole of a held request body to arrive.
@@ -73,6 +75,7 @@ impl Default for Limits {
         Limits {
             held_body: 8 << 20,
             record: 1 << 20,
+            window: 2 << 20,
             held_total: 256 << 20,
             held_for: Duration::from_secs(60),
             in_flight: 1024,

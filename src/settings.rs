@@ -378,6 +378,8 @@ pub struct Limits {
     pub held_total: usize,
     /// Bytes of one record of a stream: a line, an event.
     pub record: usize,
+    /// Bytes that a JSON document which is too large to be held keeps undecided while it is rewritten in pieces; 0: none is.
+    pub window: usize,
     /// Uncached records that one body may ask the KMS for.
     pub keys_per_body: usize,
     /// Tenants without a data key that may get one, per second and key; twenty times as many at once.
@@ -416,6 +418,7 @@ impl Default for Limits {
             held_body: 8 << 20,
             held_total: 256 << 20,
             record: 1 << 20,
+            window: 2 << 20,
             keys_per_body: 256,
             new_tenants: 50,
             in_flight: 1024,

@@ -4,6 +4,7 @@
 //! Outward fails closed: a body that a sealing rule cannot be kept on is refused before a byte of it went up. Back, what
 //! only opens leaves sealed what it cannot read, and says so.
 
+use super::flow::document::Document;
 use super::flow::records::Records;
 use super::flow::{Engine, Lasting, Verdict};
 use super::letter::{self, Front, Letter};
@@ -12,14 +13,14 @@ use super::route::Way;
 use super::{Exchange, Proxy, blame, headers, refusal};
 use crate::audit::{Record, Side};
 use crate::body::coded;
-use crate::body::coding::Codings;
+use crate::body::coding::{Codings, Undecodable};
 use crate::body::flow::Flow;
 use crate::body::held::{self, Declared, Held, Unheld, boundary, declared, hold};
 use crate::body::records::Framing;
 use crate::body::{Arriving, Body, Broken};
 use crate::error::{Code, Error};
 use crate::policy::Policies;
-use crate::transform::{Heads, Shape, Tally};
+use crate::transform::{Heads, Rules, Shape, Tally};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, request, response};
 use hyper::body::Body as _;
@@ -41,16 +42,23 @@ impl Proxy {
         let arrived = self
             .arrive(way, &mut head.headers, incoming, exchange, record)
             .await?;
-        if let Arrived::Flowing(incoming, framing) = arrived {
-            let front = head.into();
-            let engine = self.flowing(way, policies, Side::Request, front, record);
-            let (verdict, engine) = engine.await?;
-            let body = self.records(engine, incoming, framing, &mut head.headers);
-            headers::stream(&mut head.headers);
-            return Ok((body, Some(verdict)));
+        let read = self.read(way, Side::Request, (&mut *head).into(), arrived, record);
+        match read.await? {
+            Read::Flowing(flowing) => {
+                let flow = self.flow(
+                    way,
+                    policies,
+                    Side::Request,
+                    (&mut *head).into(),
+                    flowing,
+                    record,
+                );
+                let (body, verdict) = flow.await?;
+                headers::stream(&mut head.headers);
+                Ok((body, Some(verdict)))
+            }
+            Read::Body(body) => Ok((body, None)),
         }
-        let body = self.go_on(way, Side::Request, head.into(), arrived, record);
-        Ok((body.await?, None))
     }
 
     /// A request's body, held if it can be read.
@@ -82,7 +90,7 @@ impl Proxy {
             return Ok(Arrived::Passing(self.pass(headers, incoming, true)));
         }
         if let (None, Declared::Records(framing)) = (&foreign, declared) {
-            return Ok(Arrived::Flowing(incoming, framing));
+            return Ok(Arrived::Flowing(Flowing::Records(incoming, framing)));
         }
         let held = match record
             .waiting(hold(
@@ -95,9 +103,13 @@ impl Proxy {
         {
             Ok(held) => held,
             Err(Unheld::TooLarge(body)) => {
+                let whole = match self.in_pieces(rules, declared) {
+                    Ok(()) => return Ok(Arrived::Flowing(Flowing::Document(body))),
+                    Err(whole) => whole,
+                };
                 way.unreadable(
                     Side::Request,
-                    Error::from(Code::BodyTooLarge).closing(),
+                    Code::BodyTooLarge.because(whole).closing(),
                     "too-large",
                     record,
                 )?;
@@ -146,14 +158,21 @@ impl Proxy {
         record: &mut Record,
     ) -> Result<Body, Error> {
         let arrived = self.answered(way, expected, head, incoming, record).await?;
-        if let Arrived::Flowing(incoming, framing) = arrived {
-            let front = head.into();
-            let engine = self.flowing(way, expected.policies, Side::Response, front, record);
-            let (_, engine) = engine.await?;
-            return Ok(self.records(engine, incoming, framing, &mut head.headers));
+        let read = self.read(way, Side::Response, (&mut *head).into(), arrived, record);
+        match read.await? {
+            Read::Flowing(flowing) => {
+                let flow = self.flow(
+                    way,
+                    expected.policies,
+                    Side::Response,
+                    head.into(),
+                    flowing,
+                    record,
+                );
+                Ok(flow.await?.0)
+            }
+            Read::Body(body) => Ok(body),
         }
-        self.go_on(way, Side::Response, head.into(), arrived, record)
-            .await
     }
 
     /// An answer's body, held if it can be read.
@@ -197,7 +216,7 @@ impl Proxy {
             return Ok(Arrived::Passing(Body::stream(incoming)));
         }
         if let Declared::Records(framing) = declared(&head.headers) {
-            return Ok(Arrived::Flowing(incoming, framing));
+            return Ok(Arrived::Flowing(Flowing::Records(incoming, framing)));
         }
         let held = match record
             .waiting(hold(
@@ -210,6 +229,9 @@ impl Proxy {
         {
             Ok(held) => held,
             Err(Unheld::TooLarge(body)) => {
+                if self.in_pieces(rules, declared(&head.headers)).is_ok() {
+                    return Ok(Arrived::Flowing(Flowing::Document(body)));
+                }
                 let error = Code::UpstreamUnreadable.because("too-large");
                 way.unreadable(Side::Response, error, "too-large", record)?;
                 return Ok(Arrived::Passing(body));
@@ -238,56 +260,79 @@ impl Proxy {
         Ok(Arrived::Held(held))
     }
 
-    /// The engine for a body that is rewritten while it flows, and what becomes of it; its head is rewritten by itself.
-    async fn flowing(
+    /// A body that is declared so may be rewritten in pieces; otherwise why it must be held.
+    fn in_pieces(&self, rules: &Rules, declared: Declared) -> Result<(), &'static str> {
+        match declared {
+            _ if self.limits.window == 0 => Err("bodies are held whole: limits.window is 0"),
+            Declared::Json => rules.in_pieces(),
+            _ => Err("only JSON documents are rewritten in pieces"),
+        }
+    }
+
+    /// A body that is rewritten while it flows, and what becomes of it; its head is rewritten by itself.
+    async fn flow(
         &self,
         way: &Way<'_>,
         policies: &Arc<Policies>,
         side: Side,
         mut front: Front<'_>,
+        flowing: Flowing,
         record: &mut Record,
-    ) -> Result<(Verdict, Engine), Error> {
+    ) -> Result<(Body, Verdict), Error> {
+        let mut room = None;
+        if let Flowing::Document(_) = flowing
+            && !self.room.enlarge(&mut room, self.limits.window)
+        {
+            let code = match side {
+                Side::Request => Code::Busy,
+                Side::Response => Code::UpstreamUnreadable,
+            };
+            let error = code.because("no room for a window on the body");
+            way.unreadable(side, error.closing(), "no-room", record)?;
+            self.head_alone(way, side, &mut front, record).await?;
+            return Ok((flowing.into(), Verdict::default()));
+        }
         self.head_alone(way, side, &mut front, record).await?;
         let lasting = Lasting::of(way, policies)
             .ok_or_else(|| Code::Internal.because("a route of no policy"))?;
         let engine = Engine::new(self, lasting, side, record);
-        Ok((engine.verdict(), engine))
-    }
-
-    /// A stream of records, rewritten one by one.
-    fn records(
-        &self,
-        engine: Engine,
-        incoming: Arriving,
-        framing: Framing,
-        headers: &mut HeaderMap,
-    ) -> Body {
+        let verdict = engine.verdict();
         // Unknown ones were refused by what the head declares.
-        let codings = Codings::of(headers).unwrap_or_default();
+        let codings = Codings::of(front.headers).unwrap_or_default();
         let looking = engine.is_observing();
         if !looking {
-            headers::unforeseen(headers);
+            headers::unforeseen(front.headers);
         }
-        let records = Records::new(engine, framing, self.limits.record);
-        Body::flow(Flow::new(incoming, &codings, records, looking))
+        let body = match flowing {
+            Flowing::Records(incoming, framing) => {
+                let records = Records::new(engine, framing, self.limits.record);
+                Body::flow(Flow::new(incoming, &codings, records, looking))
+            }
+            Flowing::Document(incoming) => {
+                let rules = Arc::clone(way.shared_rules(side));
+                let document = Document::new(engine.with(room), rules, self.limits.window);
+                Body::flow(Flow::new(incoming, &codings, document, looking))
+            }
+        };
+        Ok((body, verdict))
     }
 
     /// The rules on what arrived: on head and body together, or on the head alone.
-    async fn go_on(
+    async fn read(
         &self,
         way: &Way<'_>,
         side: Side,
         mut front: Front<'_>,
         arrived: Arrived,
         record: &mut Record,
-    ) -> Result<Body, Error> {
+    ) -> Result<Read, Error> {
         match arrived {
-            Arrived::Held(held) => self.finish(way, side, front, held, record).await,
+            Arrived::Held(held) => self.finish(way, side, &mut front, held, record).await,
             Arrived::Passing(body) => {
                 self.head_alone(way, side, &mut front, record).await?;
-                Ok(body)
+                Ok(Read::Body(body))
             }
-            Arrived::Flowing(..) => Err(Code::Internal.because("it is on its way already")),
+            Arrived::Flowing(flowing) => Ok(Read::Flowing(flowing)),
         }
     }
 
@@ -362,26 +407,36 @@ impl Proxy {
         &self,
         way: &Way<'_>,
         side: Side,
-        mut front: Front<'_>,
+        front: &mut Front<'_>,
         mut held: Held,
         record: &mut Record,
-    ) -> Result<Body, Error> {
+    ) -> Result<Read, Error> {
         if held.bytes.is_empty() {
-            self.head_alone(way, side, &mut front, record).await?;
-            return Ok(unchanged(front.headers, held));
+            self.head_alone(way, side, front, record).await?;
+            return Ok(Read::Body(unchanged(front.headers, held)));
         }
-        let letter = Letter::of(way.rules(side), &front);
+        let letter = Letter::of(way.rules(side), front);
         let rewritten = self
             .within(way, side, front.headers, &letter, &mut held)
             .await;
         match rewritten {
             Ok((bytes, heads, tally)) => {
                 record.tally(side, tally);
-                self.put_back(way, side, &letter, heads, &mut front, record)?;
-                match bytes {
-                    Some(bytes) if !way.observing => Ok(changed(front.headers, bytes, held)),
-                    _ => Ok(unchanged(front.headers, held)),
-                }
+                self.put_back(way, side, &letter, heads, front, record)?;
+                Ok(Read::Body(match bytes {
+                    Some(bytes) if !way.observing => changed(front.headers, bytes, held),
+                    _ => unchanged(front.headers, held),
+                }))
+            }
+            Err(Failure::Coded(undecoded))
+                if undecoded == Undecodable::TooLarge.into()
+                    && self
+                        .in_pieces(way.rules(side), declared(front.headers))
+                        .is_ok() =>
+            {
+                let bytes = held::kept(held.bytes, held.room);
+                let body = Body::whole(bytes, held.trailers);
+                Ok(Read::Flowing(Flowing::Document(body)))
             }
             Err(failure) => {
                 let unread = failure.is_unread();
@@ -393,9 +448,9 @@ impl Proxy {
                 }
                 // The body passes as it came; its head may have values of its own.
                 if unread {
-                    self.head_alone(way, side, &mut front, record).await?;
+                    self.head_alone(way, side, front, record).await?;
                 }
-                Ok(unchanged(front.headers, held))
+                Ok(Read::Body(unchanged(front.headers, held)))
             }
         }
     }
@@ -462,10 +517,34 @@ pub(super) struct Expected<'p> {
 enum Arrived {
     /// All of it, to be read.
     Held(Held),
-    /// Records, to be read while they flow.
-    Flowing(Arriving, Framing),
+    /// It is to be read while it flows.
+    Flowing(Flowing),
     /// It goes on as it is.
     Passing(Body),
+}
+
+/// What there is of a body when it was read.
+enum Read {
+    /// What goes on.
+    Body(Body),
+    /// It is to be read while it flows; nothing of it or its head was changed.
+    Flowing(Flowing),
+}
+
+/// A body that is rewritten while it flows.
+enum Flowing {
+    Records(Arriving, Framing),
+    /// A JSON document that is too large to be held.
+    Document(Body),
+}
+
+impl From<Flowing> for Body {
+    fn from(flowing: Flowing) -> Body {
+        match flowing {
+            Flowing::Records(incoming, _) => Body::stream(incoming),
+            Flowing::Document(body) => body,
+        }
+    }
 }
 
 /// A held body goes on as it came.

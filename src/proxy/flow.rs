@@ -4,6 +4,7 @@
 //! Outward, the message ends there, visibly, and the client is told. What only opens passes the piece as it came. Everything here
 //! is owned, since the body outlives the call that began it.
 
+pub mod document;
 pub mod records;
 
 use super::refusal::{Failure, undecoded};
@@ -93,6 +94,12 @@ impl Engine {
             slip: record.flows(side),
             verdict: Verdict::default(),
         }
+    }
+
+    /// The flow has this room from its beginning.
+    pub fn with(mut self, taken: Option<OwnedSemaphorePermit>) -> Engine {
+        self.taken = taken;
+        self
     }
 
     /// Asked when the flow itself is gone.

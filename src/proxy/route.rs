@@ -7,6 +7,7 @@ use crate::policy::{Matched, Mode, Peer, Policies, Route, Unmatched};
 use crate::transform::Rules;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
+use std::sync::Arc;
 
 /// The route that a request takes.
 pub struct Way<'p> {
@@ -26,6 +27,11 @@ impl Way<'_> {
     }
 
     pub fn rules(&self, side: Side) -> &Rules {
+        self.shared_rules(side)
+    }
+
+    /// As [`Way::rules`], for what lasts longer.
+    pub fn shared_rules(&self, side: Side) -> &Arc<Rules> {
         match side {
             Side::Request => &self.route.request,
             Side::Response => &self.route.response,

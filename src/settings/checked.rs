@@ -471,8 +471,11 @@ fn limits(file: &SettingsFile) -> Limits {
     Limits {
         held_body,
         // One body must fit.
-        held_total: count(words.held_total, default.held_total).max(held_body),
+        held_total: count(words.held_total, default.held_total)
+            .max(held_body)
+            .max(count(words.window, default.window)),
         record: count(words.record, default.record),
+        window: count(words.window, default.window),
         keys_per_body: count(words.keys_per_body, default.keys_per_body),
         new_tenants: count(words.new_tenants, default.new_tenants),
         in_flight: count(words.in_flight, default.in_flight),

@@ -78,6 +78,7 @@ pub(super) struct LimitWords {
     pub held_body: Option<u64>,
     pub held_total: Option<u64>,
     pub record: Option<u64>,
+    pub window: Option<u64>,
     pub keys_per_body: Option<u64>,
     pub new_tenants: Option<u64>,
     pub in_flight: Option<u64>,
@@ -446,6 +447,9 @@ fn limits(node: &Node, findings: &mut Findings<'_>) -> LimitWords {
     let held_body = fields
         .take("held_body")
         .and_then(|node| bytes(node, "`held_body`", 1 << 10..=1 << 30, findings));
+    let window = fields
+        .take("window")
+        .and_then(|node| window(node, findings));
     let held_total = fields
         .take("held_total")
         .and_then(|node| bytes(node, "`held_total`", 1 << 20..=1 << 40, findings));
@@ -460,6 +464,7 @@ fn limits(node: &Node, findings: &mut Findings<'_>) -> LimitWords {
         held_body,
         held_total,
         record,
+        window,
         keys_per_body,
         new_tenants,
         in_flight,
@@ -528,6 +533,14 @@ pub(super) fn period(
         "a whole number and one of ms, s, m, h, d, as in 10m",
     );
     None
+}
+
+/// `0`, or a size that the longest token fits in.
+fn window(node: &Node, findings: &mut Findings<'_>) -> Option<u64> {
+    match size(&findings.text(node, "`window`")?.value) {
+        Some(0) => Some(0),
+        _ => bytes(node, "`window`, unless 0,", 2 << 20..=64 << 20, findings),
+    }
 }
 
 fn bytes(

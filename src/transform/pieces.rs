@@ -176,10 +176,12 @@ impl<R: Deref<Target = Rules> + Clone> Pieces<R> {
         std::mem::take(&mut self.text)
     }
 
-    /// What was counted beside the pieces.
-    ///
-    /// # Errors
-    /// None, where [`Pieces::piece`] had none.
+    /// The document has ended, and all of it was given out.
+    pub fn is_over(&self) -> bool {
+        self.scanner.is_none() && self.text.is_empty()
+    }
+
+    /// What was counted beside the pieces so far.
     pub fn unforeseen(&self) -> Tally {
         let mut tally = Tally::default();
         // What is to be rejected was when it was scanned.
