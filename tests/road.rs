@@ -30,6 +30,8 @@ mod limits;
 mod logs;
 #[path = "road/multiplexed.rs"]
 mod multiplexed;
+#[path = "road/pieces.rs"]
+mod pieces;
 #[path = "road/refused.rs"]
 mod refused;
 #[path = "road/rewriting.rs"]

@@ -137,6 +137,7 @@ async fn a_coding_that_lies_is_refused_before_anything_went_up() {
     let noise: String = (0_u64..1_000).map(|n| format!("{},", n * n)).collect();
     let mut setup = Setup::before(upstream.address).policy(POLICY);
     setup.limits.held_body = noise.len();
+    setup.limits.window = 0;
     let agent = setup.start().await;
     let large = coded("gzip", format!("[{noise}1]").as_bytes());
     assert!(large.len() < noise.len());

@@ -124,7 +124,7 @@ fn check_refused(answer: &Message, status: u16, code: &str) {
 async fn what_cannot_be_understood_is_refused_before_it_goes_up() {
     let upstream = Raw::echo().await;
     let mut setup = Setup::before(upstream.address).policy(POLICY);
-    setup.limits.held_body = 1000;
+    (setup.limits.held_body, setup.limits.window) = (1000, 0);
     let agent = setup.start().await;
     for (body, status, code) in [
         ("{", 400, "not-json"),
@@ -213,7 +213,9 @@ async fn empty_bodies_pass_whatever_they_are_declared_to_be() {
 #[tokio::test]
 async fn a_waiting_client_is_not_told_to_continue_with_what_is_refused() {
     let upstream = Raw::echo().await;
-    let agent = before(&upstream).await;
+    let mut setup = Setup::before(upstream.address).policy(POLICY);
+    setup.limits.window = 0;
+    let agent = setup.start().await;
     for (headers, code) in [
         (
             "Content-Type: application/json\r\nContent-Length: 9000000\r\n",
@@ -329,7 +331,7 @@ async fn an_answer_that_cannot_be_read_passes_sealed_unless_it_is_to_be_sealed()
             .await
         };
         let mut setup = Setup::before(upstream.address).policy(POLICY);
-        setup.limits.held_body = 1000;
+        (setup.limits.held_body, setup.limits.window) = (1000, 0);
         let agent = setup.start().await;
         let passed = agent.ask("GET /people HTTP/1.1\r\nHost: a\r\n\r\n").await;
         assert_eq!(passed.text(), body, "{why}");
@@ -385,7 +387,7 @@ async fn an_inbound_route_opens_requests_and_seals_answers() {
 async fn an_observing_route_changes_nothing_and_says_what_it_would_have_done() {
     let upstream = Raw::echo().await;
     let mut setup = Setup::before(upstream.address).policy(POLICY);
-    setup.limits.held_body = 1000;
+    (setup.limits.held_body, setup.limits.window) = (1000, 0);
     let agent = setup.start().await;
     let long = format!("[{}1]", "1,".repeat(600));
     let check = async |headers: &str, body: &str, result: &str| {
