@@ -164,13 +164,21 @@ impl<R: Rewrite, B: Incoming> Step<R, B> {
             while self.work == Work::More {
                 self.work = self.rewriter.work(&mut self.plain).await?;
                 self.encode()?;
-                if self.out.len() >= OUT_BYTES {
+                if self.out.len() >= OUT_BYTES && !self.looking {
                     return Ok(self.frame());
                 }
             }
             if !self.piece.is_empty() {
                 self.read()?;
                 continue;
+            }
+            // Of a body that goes on with its length nobody asks for what comes behind its last byte.
+            if self.looking && !self.ended && self.incoming.is_end_stream() {
+                self.end()?;
+                continue;
+            }
+            if self.looking && self.out.len() >= OUT_BYTES {
+                return Ok(self.frame());
             }
             if self.ended {
                 if let Some(codec) = self.codec.take_if(|_| !self.passing && !self.looking) {
