@@ -19,7 +19,7 @@ use crate::proxy::letter::{self, Front, Letter};
 use crate::proxy::refusal::{self, Failure};
 use crate::proxy::route::{self, Way};
 use crate::proxy::{Limits, headers};
-use crate::transform::{Heads, Message, Shape, Tally, plan_message};
+use crate::transform::{Heads, Message, Rules, Shape, Tally, plan_message};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, response};
@@ -210,6 +210,15 @@ fn carry(
     Ok(())
 }
 
+/// A body that is declared so cannot be rewritten while it flows. What can be is all at hand here, and read at once.
+fn must_be_held(rules: &Rules, declared: Declared) -> bool {
+    match declared {
+        Declared::Records(_) => false,
+        Declared::Json => rules.in_pieces().is_err(),
+        _ => true,
+    }
+}
+
 /// As `Proxy::outward`.
 fn outward(
     way: &Way<'_>,
@@ -225,7 +234,7 @@ fn outward(
         way.unreadable(Side::Request, error, declared.word(), record)?;
         passes = true;
     }
-    let held = !matches!(declared, Declared::Records(_));
+    let held = must_be_held(rules, declared);
     if !passes && held && body.len() > Limits::default().held_body {
         let error = Code::BodyTooLarge.into();
         way.unreadable(Side::Request, error, "too-large", record)?;
@@ -253,7 +262,7 @@ fn inward(
     let rules = way.rules(Side::Response);
     let mut passes = !looked_into || body.is_empty() || !rules.reads_bodies();
     let declared = declared(&head.headers);
-    let held = !matches!(declared, Declared::Records(_));
+    let held = must_be_held(rules, declared);
     let why = match (head.status, declared) {
         (StatusCode::PARTIAL_CONTENT, _) => Some("partial"),
         (_, declared) if !refusal::reads(rules, declared) => Some(declared.word()),
