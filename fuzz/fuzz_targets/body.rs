@@ -37,6 +37,7 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| {
         formerly: vec![],
         key: "k".into(),
         keep_sealed: true,
+        suite: fieldveil::token::Suite::Xaes256Gcm,
         mask: None,
     });
     let rule = |at: &str, action| Rule {
@@ -61,7 +62,7 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| {
 });
 
 fn in_pieces(body: &[u8], step: usize) -> Result<Found, Fault> {
-    let mut scanner = Scanner::new(&AUTOMATON, DEPTH_MAX);
+    let mut scanner = Scanner::new(&*AUTOMATON, DEPTH_MAX);
     for piece in body.chunks(step) {
         scanner.feed(piece)?;
     }

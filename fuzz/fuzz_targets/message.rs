@@ -4,7 +4,7 @@
 
 use fieldveil::context::{Circumstances, Class};
 use fieldveil::transform::{
-    Action, At, Attitude, Manner, Message, Rule, Rules, Shape, plan_message,
+    Action, At, Attitude, Manner, Message, Reveal, Rule, Rules, Shape, plan_message,
 };
 use libfuzzer_sys::fuzz_target;
 use std::sync::{Arc, LazyLock};
@@ -16,6 +16,7 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| {
         key: "k".into(),
         keep_sealed: true,
         suite: fieldveil::token::Suite::Xaes256Gcm,
+        mask: None,
     });
     let places = [
         "header:x-ssn",
@@ -30,6 +31,7 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| {
         at: At::parse(at).expect("a selector"),
         action: Action::Seal(class.clone()),
         bind: vec![],
+        reveal: Reveal::default(),
     };
     let manner = Manner {
         stray: Attitude::Report,
