@@ -440,6 +440,11 @@ fn limits() -> Value {
                 bytes(limits.record as u64),
             ),
             (
+                "window",
+                "Bytes that a JSON document over held_body keeps undecided while it is rewritten in pieces; 0B: it is refused",
+                bytes(limits.window as u64),
+            ),
+            (
                 "keys_per_body",
                 "Data keys that one body may ask the KMS for",
                 count(4096, limits.keys_per_body),

@@ -535,11 +535,11 @@ pub(super) fn period(
     None
 }
 
-/// `0`, or a size that the longest token fits in.
+/// `0B`, or a size that the longest token fits in.
 fn window(node: &Node, findings: &mut Findings<'_>) -> Option<u64> {
     match size(&findings.text(node, "`window`")?.value) {
         Some(0) => Some(0),
-        _ => bytes(node, "`window`, unless 0,", 2 << 20..=64 << 20, findings),
+        _ => bytes(node, "`window`, unless 0B,", 2 << 20..=64 << 20, findings),
     }
 }
 

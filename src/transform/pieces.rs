@@ -126,7 +126,12 @@ impl<R: Deref<Target = Rules> + Clone> Pieces<R> {
     }
 
     /// As [`Pieces::new`], with any window, and `step` bytes scanned at once: for tests, whose documents are short.
-    pub fn bounded(rules: R, circumstances: Circumstances, window: usize, step: usize) -> Pieces<R> {
+    pub fn bounded(
+        rules: R,
+        circumstances: Circumstances,
+        window: usize,
+        step: usize,
+    ) -> Pieces<R> {
         let depth_max = rules.manner.depth_max;
         Pieces {
             scanner: Some(Scanner::new(Paths(rules.clone()), depth_max)),

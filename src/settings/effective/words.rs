@@ -405,6 +405,7 @@ fn limits(limits: &Limits, place: &Place, all: &mut Collector<'_>) {
     all.text(place.word("held_body"), size(limits.held_body));
     all.text(place.word("held_total"), size(limits.held_total));
     all.text(place.word("record"), size(limits.record));
+    all.text(place.word("window"), size(limits.window));
     all.number(place.word("keys_per_body"), limits.keys_per_body);
     all.number(place.word("new_tenants"), limits.new_tenants);
     all.number(place.word("in_flight"), limits.in_flight);
