@@ -97,11 +97,11 @@ pub enum Output {
     Text,
     /// For programs: one JSON document on standard output
     Json,
-    /// `policy check` and `policy test`: JUnit XML
+    /// `policy check`, `policy test` and `policy coverage`: JUnit XML
     Junit,
-    /// `policy check` and `policy test`: workflow commands that annotate files on GitHub
+    /// `policy check`, `policy test` and `policy coverage`: workflow commands that annotate files on GitHub
     Github,
-    /// `policy check` and `policy test`: SARIF 2.1.0
+    /// `policy check`, `policy test` and `policy coverage`: SARIF 2.1.0
     Sarif,
 }
 
@@ -179,11 +179,12 @@ impl Cli {
     fn with_a_fit_output(self) -> Result<Cli, clap::Error> {
         let finds = matches!(
             self.command,
-            Command::Policy(PolicyCommand::Check(_) | PolicyCommand::Test(_))
+            Command::Policy(
+                PolicyCommand::Check(_) | PolicyCommand::Test(_) | PolicyCommand::Coverage(_)
+            )
         );
         if self.output.is_report() && !finds {
-            let message =
-                "this output is for `policy check` and `policy test`; here are text and json";
+            let message = "this output is for `policy check`, `policy test` and `policy coverage`; here are text and json";
             return Err(<Cli as CommandFactory>::command()
                 .error(clap::error::ErrorKind::InvalidValue, message));
         }

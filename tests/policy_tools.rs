@@ -299,6 +299,26 @@ fn coverage_of_samples() {
         (&document["values"], &document["route"]),
         (&json!(20), &json!("customers"))
     );
+    // The formats of other programs name paths and places, and no value.
+    let (exit, github, _) = with(&["--output", "github", sample]);
+    assert_eq!(exit, Exit::Success);
+    assert!(github.starts_with("::warning file="), "{github}");
+    assert!(
+        github.contains("title=uncovered::no rule names $."),
+        "{github}"
+    );
+    let (exit, github, _) = with(&["--output", "github", "--fail-under", "100", sample]);
+    assert_eq!(exit, Exit::No);
+    assert!(github.starts_with("::error file="), "{github}");
+    let (_, sarif, _) = with(&["--output", "sarif", sample]);
+    let sarif: Value = serde_json::from_str(&sarif).expect("JSON");
+    let results = sarif["runs"][0]["results"].as_array().expect("results");
+    assert_eq!(results.len(), github.lines().count());
+    assert_eq!(results[0]["ruleId"], "uncovered");
+    let (_, junit, _) = with(&["--output", "junit", "--fail-under", "100", sample]);
+    assert!(junit.contains("failures=\"1\""), "{junit}");
+    let (_, junit, _) = with(&["--output", "junit", "--fail-under", "1", sample]);
+    assert!(junit.contains("failures=\"0\""), "{junit}");
     let (exit, _, err) = run(
         &["policy", "coverage", "--policy", "{}/payments.yaml", sample],
         &place,

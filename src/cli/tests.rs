@@ -87,6 +87,9 @@ fn what_can_be_typed() {
         &["policy", "test", "a", "--filter", "x", "-v"],
         &["policy", "explain", "--policy", "p", "a/b", "-H", "a: b"],
         &["policy", "coverage", "--policy", "p", "b.json"],
+        &[
+            "policy", "coverage", "--policy", "p", "b.json", "--output", "sarif",
+        ],
         &["policy", "diff", "a", "b"],
         &["policy", "schema"],
         &["policy", "schema", "test"],

@@ -31,7 +31,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   fieldveil policy coverage --policy policies/payments.yaml --route customers bodies/*.json
-  fieldveil policy coverage --policy policies/payments.yaml --route customers --fail-under 100 customer.json")]
+  fieldveil policy coverage --policy policies/payments.yaml --route customers --fail-under 100 customer.json
+  fieldveil policy coverage --policy policies/payments.yaml --route customers --output github bodies/*.json")]
     Coverage(PolicyCoverageArgs),
     /// Compares two policies: 0 if the new one protects as much, 1 if something gets weaker
     #[command(after_help = "\

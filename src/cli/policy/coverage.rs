@@ -1,8 +1,9 @@
 //! `fieldveil policy coverage --policy P BODY…`: which values of sample bodies no rule names.
 
+use super::report::{self, Suite, SuiteCase};
 use crate::app::policies::{about, load, read};
 use crate::cli::{CoverageSide, Exit, Output, PolicyCoverageArgs};
-use crate::diagnostic::{Diagnostic, did_you_mean, printable, quoted};
+use crate::diagnostic::{Diagnostic, Severity, Source, Span, did_you_mean, printable, quoted};
 use crate::policy::{Policies, Route};
 use crate::transform::{Action, Place, Refusal, Rule, Rules, places};
 use serde_json::json;
@@ -22,6 +23,8 @@ struct Line {
     unnamed: usize,
     /// What the rules do there, each once.
     claims: Vec<String>,
+    /// The first of those that no rule names: in which sample, and where it is said to stand.
+    example: Option<Diagnostic>,
 }
 
 /// Counts, and says what no rule names.
@@ -59,7 +62,10 @@ pub fn coverage(
     let enough = args
         .fail_under
         .is_none_or(|least| percent >= usize::from(least) * 10);
-    if output == Output::Json {
+    if output.is_report() {
+        let found = uncovered(lines, enough, args.fail_under.is_some());
+        report(&found, args, enough, output, out)?;
+    } else if output == Output::Json {
         let line = |(path, line): &(String, Line)| json!({"path": path, "count": line.count, "unnamed": line.unnamed, "rules": line.claims});
         let document = json!({
             "ok": enough,
@@ -99,6 +105,58 @@ pub fn coverage(
         }
     }
     Ok(if enough { Exit::Success } else { Exit::No })
+}
+
+/// A finding for each path at which no rule names a value: errors where that is too many, a notice where it is known to be few enough.
+fn uncovered(lines: Vec<(String, Line)>, enough: bool, judged: bool) -> Vec<Diagnostic> {
+    let severity = match (enough, judged) {
+        (false, _) => Severity::Error,
+        (true, true) => Severity::Info,
+        (true, false) => Severity::Warning,
+    };
+    let told = |(path, line): (String, Line)| {
+        let mut found = line.example?;
+        let values = super::count(line.unnamed, "value");
+        found.message = format!("no rule names {} ({values})", printable(&path));
+        let hint = "add a rule for it: seal, or pass: true if it may go";
+        Some(found.severity(severity).hint(hint))
+    };
+    lines.into_iter().filter_map(told).collect()
+}
+
+/// In the formats that other programs read. A sample is a case; it fails where too little is named.
+fn report(
+    found: &[Diagnostic],
+    args: &PolicyCoverageArgs,
+    enough: bool,
+    output: Output,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let all: Vec<&Diagnostic> = found.iter().collect();
+    if output != Output::Junit {
+        return match output {
+            Output::Sarif => report::sarif(&all, out),
+            _ => report::github(&all, out),
+        };
+    }
+    let names: Vec<String> = args
+        .bodies
+        .iter()
+        .map(|f| f.display().to_string())
+        .collect();
+    let mut suites = Vec::with_capacity(names.len());
+    for file in &names {
+        let here = found.iter().filter(|one| !enough && *one.file == **file);
+        suites.push(Suite {
+            file,
+            cases: vec![SuiteCase {
+                name: "coverage",
+                line: 1,
+                failures: here.collect(),
+            }],
+        });
+    }
+    report::junit(&suites, out)
 }
 
 /// The route that was named, or the only one with rules on that side.
@@ -160,7 +218,11 @@ fn count(
             }
         };
         match places(rules, &body) {
-            Ok(places) => add(&places, written, &mut lines),
+            Ok(places) => {
+                let text = String::from_utf8_lossy(&body);
+                let source = Source::new(&file.display().to_string(), &text);
+                add(&places, written, &source, &mut lines);
+            }
             Err(refusal) => {
                 let message = match refusal {
                     Refusal::NotJson { offset, what } => {
@@ -181,7 +243,7 @@ fn count(
 }
 
 /// Adds the scalars of one body; those within a sealed or passed value count as named.
-fn add(places: &[Place], written: &[Rule], lines: &mut BTreeMap<String, Line>) {
+fn add(places: &[Place], written: &[Rule], source: &Source, lines: &mut BTreeMap<String, Line>) {
     // Behind the value that is sealed whole: what lies before, lies in it.
     let mut sealed: Option<(usize, String)> = None;
     for place in places {
@@ -216,7 +278,14 @@ fn add(places: &[Place], written: &[Rule], lines: &mut BTreeMap<String, Line>) {
         match claim {
             Some(claim) if !line.claims.contains(&claim) => line.claims.push(claim),
             Some(_) => {}
-            None => line.unnamed += 1,
+            None => {
+                line.unnamed += 1;
+                line.example.get_or_insert_with(|| {
+                    let span = Span::new(place.start, place.end);
+                    // The line is somebody's data.
+                    source.diagnostic("uncovered", span, "").without_line()
+                });
+            }
         }
     }
 }
