@@ -35,7 +35,7 @@ USER = "app:correct-horse-battery"
 REMEDY = """\
 import {{ createRequire }} from "node:module";
 const {{ EnvHttpProxyAgent, setGlobalDispatcher }} = createRequire("{modules}/")("undici");
-setGlobalDispatcher(new EnvHttpProxyAgent());
+setGlobalDispatcher(new EnvHttpProxyAgent({{ proxyTunnel: false }}));
 """
 
 
