@@ -102,6 +102,7 @@ async fn connect(agent: &Running) -> SendRequest<Full<Bytes>> {
 }
 
 async fn exchange(sender: &mut SendRequest<Full<Bytes>>) -> Duration {
+    sender.ready().await.expect("a connection");
     let begun = Instant::now();
     let request = Request::post("/orders")
         .header("host", "api.example.com")
