@@ -29,8 +29,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use table::{
     ADDED, BUILD, CUT_OFF, DURATION, FIELDS, KMS_CALLS, KMS_DURATION, LEFT, NEAR_MISSES, NULLED,
-    OBSERVED, PLAINTEXT, REQUESTS, REVOKED, STORE_CALLS, STORE_DURATION, STRAYS, UNCLAIMED,
-    UNMATCHED, UNREAD, UNREAD_RECORDS,
+    OBSERVED, PASSED, PASSED_BYTES, PLAINTEXT, REQUESTS, REVOKED, STORE_CALLS, STORE_DURATION,
+    STRAYS, UNCLAIMED, UNMATCHED, UNREAD, UNREAD_RECORDS,
 };
 
 /// The Content-Type of [`Metrics::encode`].
@@ -79,6 +79,8 @@ struct Families {
     duration: Many<Latency, 1>,
     added: Many<Latency, 1>,
     unmatched: Many<Counter, 1>,
+    passed: Many<Counter, 2>,
+    passed_bytes: Many<Counter, 2>,
     observed: Many<Counter, 3>,
     fields: Many<Counter, 3>,
     left: Many<Counter, 2>,
@@ -104,6 +106,8 @@ impl Families {
             duration: Many::new(&DURATION, || Latency::new(TOTAL_US)),
             added: Many::new(&ADDED, || Latency::new(ADDED_US)),
             unmatched: Many::new(&UNMATCHED, Counter::default),
+            passed: Many::new(&PASSED, Counter::default),
+            passed_bytes: Many::new(&PASSED_BYTES, Counter::default),
             observed: Many::new(&OBSERVED, Counter::default),
             fields: Many::new(&FIELDS, Counter::default),
             left: Many::new(&LEFT, Counter::default),
@@ -141,6 +145,8 @@ impl Families {
         add(registry, &self.duration);
         add(registry, &self.added);
         add(registry, &self.unmatched);
+        add(registry, &self.passed);
+        add(registry, &self.passed_bytes);
         add(registry, &self.observed);
         add(registry, &self.fields);
         add(registry, &self.left);

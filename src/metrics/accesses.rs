@@ -1,8 +1,8 @@
 //! Counts one listener's accesses as their records are committed.
 
 use super::latency::Latency;
-use super::{Families, none};
-use crate::audit::{Entry, Observe, Outcome};
+use super::{Families, Many, none};
+use crate::audit::{Entry, Observe, Outcome, Passed};
 use crate::context::Class;
 use crate::policy::Policies;
 use crate::transform::Tally;
@@ -173,6 +173,18 @@ impl Accesses {
 }
 
 impl Observe for Accesses {
+    fn passed(&self, passed: &Passed) {
+        let of = |family: &Many<Counter, 2>, what: &str| family.of([&self.listener, &what.into()]);
+        of(&self.families.passed, passed.outcome).inc();
+        for (direction, bytes) in [
+            ("sent", passed.sent_bytes),
+            ("received", passed.received_bytes),
+        ] {
+            if bytes > 0 {
+                of(&self.families.passed_bytes, direction).inc_by(bytes);
+            }
+        }
+    }
     fn observe(&self, entry: &Entry) {
         self.ended(entry);
         self.duration.observe(entry.total);

@@ -69,6 +69,11 @@ rows! {
     ACCEPT_ERRORS Counter "fieldveil_accept_errors_total" ["listener"]
         "Times that the system gave the listener no connection, as when no more files may be opened; after each it pauses, for 10 ms to 1 s"
 
+    PASSED Counter "fieldveil_forward_connections_total" ["listener", "outcome"]
+        "Connections behind a CONNECT by what became of them: `tunnelled` (counted at the end), `intercepted`, or why neither (forward.md)"
+    PASSED_BYTES Counter "fieldveil_forward_tunnel_bytes_total" ["listener", "direction"]
+        "Bytes of tunnels that have ended, unseen; `direction` is `sent` (by the client) or `received`"
+
     FIELDS Counter "fieldveil_fields_total" ["class", "operation", "mode"]
         "Values by class and what was done: `sealed`, `kept` (sealed already), `opened`, `masked` (opened, and shown in part); `mode` is `observe` where a route only counts what it would do"
     LEFT Counter "fieldveil_tokens_left_total" ["route", "reason"]

@@ -1,6 +1,6 @@
 use super::*;
 use crate::arena::Arena;
-use crate::audit::{Reason, Record, Side};
+use crate::audit::{Observe as _, Passed, Reason, Record, Side};
 use crate::context::Class;
 use crate::kms::fake::Fake;
 use crate::kms::os_random;
@@ -88,6 +88,14 @@ async fn everything() -> Metrics {
     let mut unmatched = Record::open(listener.clone(), Method::GET, accesses.clone());
     unmatched.unmatched();
     drop(unmatched);
+    accesses.passed(&Passed {
+        id: None,
+        listener: listener.clone(),
+        outcome: "tunnelled",
+        sent_bytes: 21,
+        received_bytes: 43,
+        open: Duration::ZERO,
+    });
     let keys = room(metrics.calls());
     let scope = crate::dek::Scope {
         key: "k".into(),
@@ -139,6 +147,8 @@ async fn what_happened_is_counted() {
         r#"fieldveil_request_duration_seconds_count{listener="out"} 5"#,
         r#"fieldveil_request_added_seconds_bucket{le="+Inf",listener="out"} 5"#,
         r#"fieldveil_unmatched_requests_total{listener="out"} 1"#,
+        r#"fieldveil_forward_connections_total{listener="out",outcome="tunnelled"} 1"#,
+        r#"fieldveil_forward_tunnel_bytes_total{listener="out",direction="received"} 43"#,
         r#"fieldveil_observed_refusals_total{listener="out",route="people",code="not-json"} 1"#,
         r#"fieldveil_fields_total{class="ssn",operation="sealed",mode="enforce"} 2"#,
         r#"fieldveil_fields_total{class="ssn",operation="kept",mode="enforce"} 1"#,
