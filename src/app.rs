@@ -523,6 +523,7 @@ fn listening(
 ) -> listener::Settings {
     let limits = &settings.limits;
     let tls = identities.get(&listener.name);
+    let here = forward.get(&listener.name);
     listener::Settings {
         connections,
         patience: Patience {
@@ -538,6 +539,7 @@ fn listening(
         clients: tls.and_then(|(_, clients)| clients.clone()),
         http2: listener.http2,
         streams: limits.streams,
-        forward: forward.get(&listener.name).map(|one| one.listener.clone()),
+        forward: here.and_then(|one| one.forward()),
+        transparent: here.and_then(|one| one.transparent()),
     }
 }

@@ -13,6 +13,7 @@ pub mod keyring;
 pub mod keys;
 pub mod kms;
 pub mod policy;
+pub mod redirect;
 pub mod run;
 pub mod shell;
 pub mod store;
@@ -135,6 +136,7 @@ impl Cli {
             Command::Keyring(command) => keyring::command(&command, output),
             Command::Keys(command) => keys::command(&command, output),
             Command::Kms(command) => kms::command(command, output),
+            Command::Redirect(command) => redirect::command(&command, output),
             Command::Store(command) => Ok(store::run(&command, output)),
         };
         match done {

@@ -39,6 +39,7 @@
 pub mod app;
 pub mod backfill;
 pub mod cli;
+pub mod redirect;
 pub mod rehearsal;
 pub mod settings;
 

@@ -14,12 +14,14 @@ mod http2;
 mod pulse;
 pub mod sluice;
 mod stream;
+mod transparent;
 mod tunnel;
 mod version;
 mod wire;
 
 pub use forward::{BadCredentials, Credentials, Forward};
 pub use stream::{Socket, SocketFile};
+pub use transparent::Transparent;
 pub use wire::Patience;
 
 use crate::body::{Body, Broken};
@@ -64,6 +66,8 @@ pub struct Settings {
     pub streams: u32,
     /// It is a forward proxy: requests name their targets, and CONNECT is taken.
     pub forward: Option<Forward>,
+    /// Connections come redirected, and are taken for where they were going.
+    pub transparent: Option<Transparent>,
 }
 
 impl Default for Settings {
@@ -77,6 +81,7 @@ impl Default for Settings {
             http2: true,
             streams: 128,
             forward: None,
+            transparent: None,
         }
     }
 }
@@ -139,6 +144,7 @@ impl Listener {
             http2: settings.http2,
             streams: settings.streams,
             forward: settings.forward,
+            transparent: settings.transparent,
         };
         Ok(Listener {
             socket: socket.into(),

@@ -39,6 +39,7 @@ use hyper::upgrade::OnUpgrade;
 use refusal::Failure;
 use route::Way;
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -104,6 +105,8 @@ pub trait Exchange {
     fn peer_name(&self) -> Option<&str>;
     /// Where its connection leads, whatever the requests on it say: made for it alone.
     fn leads_to(&self) -> Option<&Upstream<Body>>;
+    /// Where its connection was going before it was redirected here: its requests go there and nowhere else.
+    fn redirected_from(&self) -> Option<SocketAddr>;
     /// The answer is a switch to another protocol; behind it, the client's connection leads there.
     fn switch(&self, client: OnUpgrade, passage: Passage);
 }
@@ -245,7 +248,11 @@ impl Proxy {
                 return Err(early(Code::Misdirected.into()));
             }
             Some(upstream) => Cow::Borrowed(upstream),
-            None => self.upstreams.of(&head).map_err(early)?,
+            None => match exchange.redirected_from() {
+                Some(address) => self.upstreams.at(&head, address),
+                None => self.upstreams.of(&head),
+            }
+            .map_err(early)?,
         };
         if self.covered_only && !policies.names(upstream.authority()) {
             return Err(early(Code::Uncovered.into()));

@@ -172,11 +172,11 @@ pub enum Destination {
     One(Arc<str>),
     /// By the host that a request is for; one for none of these is refused. Not empty.
     ByHost(Vec<(HostPattern, Arc<str>)>),
-    /// Wherever a request says: it is a forward proxy.
+    /// Wherever a request says, or its connection was going: it is a forward proxy, or transparent.
     Any(Forward),
 }
 
-/// What a forward proxy has besides.
+/// What a forward proxy, or a transparent listener, has besides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
     /// Hosts that no policy names are refused.
@@ -185,6 +185,18 @@ pub struct Forward {
     pub credentials: Option<PathBuf>,
     /// Whether this machine's own addresses may be reached.
     pub loopback: bool,
+    /// It is transparent instead: connections come redirected. What becomes of those on which the server speaks first.
+    pub transparent: Option<Silent>,
+}
+
+/// What becomes of a redirected connection whose client says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Silent {
+    /// It is closed in time.
+    #[default]
+    Refuse,
+    /// It is passed on as soon as the server speaks.
+    Tunnel,
 }
 
 /// The agent's own CA: where its certificate and key are, and whom it may vouch for.

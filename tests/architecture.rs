@@ -11,7 +11,8 @@ const ROOMS: &[&str] = &[
     "app",
     "settings",
     "rehearsal",
-    "backfill", // roof
+    "backfill",
+    "redirect", // roof
     "admin",
     "listener",
     "intercept", // edges

@@ -1,31 +1,51 @@
-//! What forward listeners need of files: the agent's own CA, and who may use them.
+//! What forward and transparent listeners need of files: the agent's own CA, and who may use them.
 
 use super::StartError;
 use crate::body::Body;
 use crate::intercept::Authority;
 use crate::kms::keyring::read_secret;
-use crate::listener::{Credentials, Forward};
-use crate::settings::{OwnCa, Settings};
+use crate::listener::{Credentials, Forward, Transparent};
+use crate::settings::{OwnCa, Settings, Silent};
 use crate::upstream::{self, OwnAddresses, Targets};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// Bytes of the CA's certificate, its key, and of credentials.
 const FILE_BYTES_MAX: u64 = 64 << 10;
-/// A tunnel in which nothing moves for so long is given up.
-const QUIET: Duration = Duration::from_secs(600);
 
-/// What one forward listener is made with.
+/// What one forward or transparent listener is made with.
 pub struct Forwarding {
     /// Where its requests go.
     pub targets: Arc<Targets<Body>>,
-    /// The listener's own part.
-    pub listener: Forward,
+    way: Way,
 }
 
-/// Of all forward listeners, by name. `known`: the upstreams of the settings, which lend what they say to targets at their URLs.
+/// The listener's own part.
+enum Way {
+    Forward(Forward),
+    Transparent(Transparent),
+}
+
+impl Forwarding {
+    /// Of a forward listener.
+    pub fn forward(&self) -> Option<Forward> {
+        match &self.way {
+            Way::Forward(forward) => Some(forward.clone()),
+            Way::Transparent(_) => None,
+        }
+    }
+    /// Of a transparent one.
+    pub fn transparent(&self) -> Option<Transparent> {
+        match &self.way {
+            Way::Forward(_) => None,
+            Way::Transparent(transparent) => Some(transparent.clone()),
+        }
+    }
+}
+
+/// Of all forward and transparent listeners, by name. `known`: the upstreams of the settings, which lend what they say to targets at their URLs.
 ///
 /// # Errors
 /// The CA or credentials cannot be read, or are none; there are no roots to trust.
@@ -58,15 +78,23 @@ pub fn prepare(
         // Whatever no upstream of the settings is: the system's roots, and what an upstream has by default.
         let otherwise = upstream::Settings::new(http::Uri::from_static("https://unnamed.invalid"));
         let targets = Targets::new(otherwise, known.to_vec(), loopback, own.clone());
+        let way = match forward.transparent {
+            Some(silent) => Way::Transparent(Transparent {
+                authority,
+                silent: silent == Silent::Tunnel,
+                quiet: settings.limits.tunnel_idle,
+            }),
+            None => Way::Forward(Forward {
+                authority,
+                credentials: credentials.transpose()?,
+                quiet: settings.limits.tunnel_idle,
+            }),
+        };
         all.insert(
             Arc::clone(&listener.name),
             Forwarding {
                 targets: Arc::new(targets.map_err(|error| wrong(error.to_string()))?),
-                listener: Forward {
-                    authority,
-                    credentials: credentials.transpose()?,
-                    quiet: QUIET,
-                },
+                way,
             },
         );
     }

@@ -6,6 +6,7 @@ mod filter;
 mod keyring;
 mod keys;
 mod policy;
+mod redirect;
 mod store;
 
 pub use ca::{CaArgs, CaCommand, CaInitArgs, CaTrustArgs};
@@ -17,6 +18,7 @@ pub use policy::{
     CoverageSide, Deny, PolicyCheckArgs, PolicyCommand, PolicyCoverageArgs, PolicyDiffArgs,
     PolicyExplainArgs, PolicyFmtArgs, PolicySchemaArgs, PolicyTestArgs, SchemaOf,
 };
+pub use redirect::{RedirectArgs, RedirectCommand};
 pub use store::{
     StoreArgs, StoreCommand, StoreConvertArgs, StoreDeleteArgs, StoreFileArgs, StoreListArgs,
     StoreRewrapArgs, StoreRotateArgs, StoreVerifyArgs,
@@ -68,6 +70,9 @@ Examples:
     /// Works on the KMSs of the settings
     #[command(subcommand)]
     Kms(KmsCommand),
+    /// Leads connections of this network namespace to a transparent listener
+    #[command(subcommand)]
+    Redirect(RedirectCommand),
     /// Works on the store of wrapped data keys
     #[command(subcommand)]
     Store(StoreCommand),

@@ -4,6 +4,7 @@
 use super::bell::Bell;
 use super::forward::Forward;
 use super::stream::{Client, Stream};
+use super::transparent::Transparent;
 use super::tunnel::Tunnel;
 use super::{Gauges, Open, Patience, http1, http2, version};
 use crate::audit::{Passed, RequestId};
@@ -16,6 +17,7 @@ use crate::upstream::Upstream;
 use bytes::BytesMut;
 use hyper_util::rt::TokioIo;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -34,6 +36,8 @@ pub(super) struct Service {
     pub(super) streams: u32,
     /// It is a forward proxy.
     pub(super) forward: Option<Forward>,
+    /// Connections come redirected.
+    pub(super) transparent: Option<Transparent>,
 }
 
 impl Service {
@@ -49,6 +53,9 @@ impl Service {
         let born = Instant::now();
         // Boxed, as everything is that an idle connection of HTTP/1.1 should not have to keep room for.
         let (mut drain, mut cut) = (Bell::new(drain), Bell::new(cut));
+        if let Some(transparent) = &self.transparent {
+            return Box::pin(self.redirected(transparent, stream, drain, cut)).await;
+        }
         // When the drain begins, nothing was asked yet.
         let begun = drain.unless(Box::pin(self.begin(stream, born))).await;
         let Some((stream, begun, http2)) = begun.flatten() else {
@@ -61,6 +68,7 @@ impl Service {
             born,
             client,
             upstream: None,
+            address: None,
         };
         let behind = self.forward.as_ref().map(|_| drain.another());
         let led = self.serve(beginning, http2, drain, &mut cut).await;
@@ -72,7 +80,7 @@ impl Service {
     }
 
     /// Serves requests until the connection's end, or until one of them leads elsewhere.
-    async fn serve(
+    pub(super) async fn serve(
         self: &Arc<Self>,
         connection: Beginning,
         http2: bool,
@@ -90,7 +98,7 @@ impl Service {
 
     /// What stands behind a CONNECT or an upgrade: bytes that go unseen, or TLS that ends here and requests within.
     /// `drain`: of a forward proxy.
-    async fn go_through(
+    pub(super) async fn go_through(
         self: &Arc<Self>,
         stream: Stream,
         begun: BytesMut,
@@ -214,6 +222,7 @@ impl Service {
             born: Instant::now(),
             client,
             upstream: Some(Arc::new(upstream)),
+            address: None,
         };
         Some((beginning, http2))
     }
@@ -260,6 +269,8 @@ pub(super) struct Beginning {
     pub(super) client: Client,
     /// Where all its requests go, whatever they say.
     pub(super) upstream: Option<Arc<Upstream<Body>>>,
+    /// Where its requests go, whichever host they name: where it was going before it was redirected.
+    pub(super) address: Option<SocketAddr>,
 }
 
 /// The first byte of a record that begins a handshake (RFC 8446 section 5.1).

@@ -20,6 +20,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -36,6 +37,7 @@ pub(super) async fn serve(
     let forward = service.forward.as_ref();
     let forward = forward.filter(|_| connection.upstream.is_none());
     let (client, upstream) = (connection.client, connection.upstream);
+    let address = connection.address;
     let opened = Opened::default();
     let wire = Arc::new(Wire::since(connection.born));
     let answering = |mut request: Request<Incoming>| {
@@ -44,6 +46,7 @@ pub(super) async fn serve(
             wire: wire.clone(),
             client: client.clone(),
             upstream: upstream.clone(),
+            address,
             opened: &opened,
             refused: forward.and_then(|forward| forward.refusal(request.headers())),
         };
@@ -190,6 +193,7 @@ struct Numbered<'c> {
     wire: Arc<Wire>,
     client: Client,
     upstream: Option<Arc<Upstream<Body>>>,
+    address: Option<SocketAddr>,
     opened: &'c Opened,
     /// It lacks what the listener asks of its clients.
     refused: Option<Code>,
@@ -215,6 +219,9 @@ impl Exchange for Numbered<'_> {
     }
     fn leads_to(&self) -> Option<&Upstream<Body>> {
         self.upstream.as_deref()
+    }
+    fn redirected_from(&self) -> Option<SocketAddr> {
+        self.address
     }
     fn switch(&self, client: OnUpgrade, passage: Passage) {
         self.opened.put(client, passage);

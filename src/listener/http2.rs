@@ -25,6 +25,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -75,6 +76,7 @@ impl<'s> Streams<'s> {
         let pulse = Arc::new(Pulse::since(connection.born));
         let (service, pulse_of) = (self.service.clone(), pulse.clone());
         let (client, upstream) = (connection.client, connection.upstream);
+        let address = connection.address;
         let answering = service_fn(move |request: Request<Incoming>| {
             let (service, client) = (service.clone(), client.clone());
             let upstream = upstream.clone();
@@ -89,6 +91,7 @@ impl<'s> Streams<'s> {
                     pace: service.patience.body,
                     client,
                     upstream,
+                    address,
                 };
                 let request = Request::from_parts(head, body);
                 let answer = service.proxy.handle(request, &exchange).await;
@@ -246,6 +249,7 @@ struct Checked {
     pace: Duration,
     client: Client,
     upstream: Option<Arc<Upstream<Body>>>,
+    address: Option<SocketAddr>,
 }
 
 impl Exchange for Checked {
@@ -267,6 +271,9 @@ impl Exchange for Checked {
     }
     fn leads_to(&self) -> Option<&Upstream<Body>> {
         self.upstream.as_deref()
+    }
+    fn redirected_from(&self) -> Option<SocketAddr> {
+        self.address
     }
     /// A stream has no such switch: the road never asks for one here.
     fn switch(&self, _: OnUpgrade, _: Passage) {}

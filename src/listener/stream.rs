@@ -147,6 +147,14 @@ impl Stream {
         }
     }
 
+    /// As it was accepted, over TCP and with nothing on top.
+    pub(super) fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Stream::Tcp(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
     /// Who is at the other end.
     pub(super) fn client(&self) -> Client {
         Client {

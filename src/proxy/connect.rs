@@ -111,6 +111,14 @@ impl Proxy {
         Some(prepared(targets, target).await)
     }
 
+    /// A bare connection to `target`, for a tunnel. None: no listener's requests name their targets.
+    ///
+    /// # Errors
+    /// One of the `upstream-*` codes, or [`Code::Busy`].
+    pub async fn dial(&self, target: &Target) -> Option<Result<TcpStream, Error>> {
+        Some(self.upstreams.targets()?.dial(target).await)
+    }
+
     /// The bound on hosts: whether a policy names this one (`host[:port]`), and whether others are refused.
     pub fn covers(&self, authority: &str) -> bool {
         self.in_force.load().policies.names(authority)

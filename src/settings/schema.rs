@@ -275,7 +275,7 @@ fn listener() -> Value {
             (
                 "mode",
                 "What arrives goes to the listener's upstream, or, as to a proxy, wherever it says",
-                or(words(&["reverse", "forward"]), "reverse"),
+                or(words(&["reverse", "forward", "transparent"]), "reverse"),
             ),
             ("bind!", "ADDRESS:PORT or unix:PATH", text()),
             (
@@ -293,8 +293,13 @@ fn listener() -> Value {
             ("http2", "HTTP/2 is spoken, too", switch(true)),
             (
                 "uncovered",
-                "`mode: forward`: hosts that no policy names",
+                "`mode: forward` or `transparent`: hosts that no policy names",
                 or(words(&["tunnel", "refuse"]), "tunnel"),
+            ),
+            (
+                "silent",
+                "`mode: transparent`: connections on which the server speaks first",
+                or(words(&["refuse", "tunnel"]), "refuse"),
             ),
             (
                 "credentials_file",
@@ -303,12 +308,13 @@ fn listener() -> Value {
             ),
             (
                 "loopback_upstreams",
-                "`mode: forward`: whether this machine's own addresses may be reached",
+                "`mode: forward` or `transparent`: whether this machine's own addresses may be reached",
                 switch(false),
             ),
         ],
     );
-    let forward = json!({"required": ["mode"], "properties": {"mode": {"const": "forward"}}});
+    let forward =
+        json!({"required": ["mode"], "properties": {"mode": {"enum": ["forward", "transparent"]}}});
     listener["oneOf"] = one_of(&["upstream", "upstreams"]);
     if let Some(ways) = listener["oneOf"].as_array_mut() {
         ways.push(forward);

@@ -1,14 +1,19 @@
 //! Ways in besides a reverse proxy: a forward listener's own words, and the CA by which the agent stands in for hosts.
 
 use super::written::path;
-use super::{Bind, ClientCa, Forward, OwnCa, TlsFiles};
+use super::{Bind, ClientCa, Forward, OwnCa, Silent, TlsFiles};
 use crate::diagnostic::Span;
 use crate::intercept::Names;
 use crate::marked::{Fields, Findings, Marked, Node};
 use std::path::Path;
 
-/// What a forward listener alone has.
-const FORWARD_WORDS: [&str; 3] = ["uncovered", "credentials_file", "loopback_upstreams"];
+/// What a forward or transparent listener alone has, with the modes that have it.
+const FORWARD_WORDS: [(&str, &[Way]); 4] = [
+    ("uncovered", &[Way::Forward, Way::Transparent]),
+    ("credentials_file", &[Way::Forward]),
+    ("loopback_upstreams", &[Way::Forward, Way::Transparent]),
+    ("silent", &[Way::Transparent]),
+];
 
 /// How a listener's clients say where they want to go.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -17,6 +22,8 @@ pub(super) enum Way {
     Reverse,
     /// As to a proxy.
     Forward,
+    /// By the address that they connect to, from which they are redirected.
+    Transparent,
 }
 
 /// The words of a forward listener; those of other modes have no place in it, and the other way round.
@@ -26,20 +33,31 @@ pub(super) fn forward(
     base: &Path,
     findings: &mut Findings<'_>,
 ) -> Option<Forward> {
-    if way == Way::Reverse {
-        for word in FORWARD_WORDS {
-            elsewhere(
-                word,
-                "it is for a listener with `mode: forward`",
-                fields,
-                findings,
-            );
+    for (word, ways) in FORWARD_WORDS {
+        if !ways.contains(&way) {
+            let hint = match ways {
+                [Way::Forward] => "it is for a listener with `mode: forward`",
+                [Way::Transparent] => "it is for a listener with `mode: transparent`",
+                _ => "it is for a listener with `mode: forward` or `transparent`",
+            };
+            elsewhere(word, hint, fields, findings);
         }
-        return None;
     }
+    let hint = match way {
+        Way::Reverse => return None,
+        Way::Forward => {
+            "with `mode: forward`, requests name where they go; what `upstreams` of the settings says of the same URL holds"
+        }
+        Way::Transparent => {
+            "with `mode: transparent`, connections go where they were going; what `upstreams` of the settings says of the same URL holds"
+        }
+    };
     for word in ["upstream", "upstreams"] {
-        let hint = "with `mode: forward`, requests name where they go; what `upstreams` of the settings says of the same URL holds";
         elsewhere(word, hint, fields, findings);
+    }
+    if way == Way::Transparent {
+        let hint = "what was redirected brings the TLS of the host that it was meant for";
+        elsewhere("tls", hint, fields, findings);
     }
     let choices = [("tunnel", false), ("refuse", true)];
     let uncovered = fields
@@ -51,7 +69,12 @@ pub(super) fn forward(
     let loopback = fields
         .take("loopback_upstreams")
         .and_then(|node| findings.boolean(node, "`loopback_upstreams`"));
+    let silences = [("refuse", Silent::Refuse), ("tunnel", Silent::Tunnel)];
+    let silent = fields
+        .take("silent")
+        .and_then(|node| findings.choice(node, "`silent`", &silences));
     Some(Forward {
+        transparent: (way == Way::Transparent).then_some(silent.unwrap_or_default()),
         covered_only: uncovered.unwrap_or(false),
         credentials,
         loopback: loopback.unwrap_or(false),
@@ -73,6 +96,16 @@ pub(super) fn closed(
     client_ca: Option<&ClientCa>,
     findings: &mut Findings<'_>,
 ) {
+    if forward.transparent.is_some() {
+        if let Bind::Unix { .. } = bind.value {
+            findings.at(
+                "bad-address",
+                bind.span,
+                "connections are redirected to an address and port",
+            );
+        }
+        return;
+    }
     let elsewhere = matches!(&bind.value, Bind::Tcp(address) if !address.ip().is_loopback());
     let certified = client_ca.is_some_and(|ca| ca.required);
     if elsewhere && forward.credentials.is_none() && !certified {
@@ -146,7 +179,7 @@ pub(super) fn wants_ca(span: Span, findings: &mut Findings<'_>) {
     findings.at_with_hint(
         "missing-word",
         span,
-        "a forward listener needs `ca`: by it the agent stands in for the hosts that the policy names",
+        "a listener of this mode needs `ca`: by it the agent stands in for the hosts that the policy names",
         "ca: {dir: DIR}, made by `fieldveil ca init`",
     );
 }

@@ -12,7 +12,7 @@ use super::{
     Bind, ClientCa, Forward, LogFormat, LogLevel, OwnCa, Reload, Speak, Store, TlsFiles, Url,
 };
 use crate::diagnostic::{Span, quoted};
-use crate::marked::{Fields, Findings, Marked, Node, Value, not_built};
+use crate::marked::{Fields, Findings, Marked, Node, Value};
 use crate::policy::HostPattern;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -285,15 +285,11 @@ fn listener(node: &Node, base: &Path, findings: &mut Findings<'_>) -> Option<Lis
     let mut way = Some(Way::Reverse);
     if let Some(node) = fields.take("mode") {
         let modes = [
-            ("reverse", Some(Way::Reverse)),
-            ("forward", Some(Way::Forward)),
-            ("transparent", None),
+            ("reverse", Way::Reverse),
+            ("forward", Way::Forward),
+            ("transparent", Way::Transparent),
         ];
-        let mode = findings.choice(node, "a listener's `mode`", &modes);
-        if let Some(None) = mode {
-            not_built(findings, node.span, "a listener's mode `transparent`");
-        }
-        way = mode.flatten();
+        way = findings.choice(node, "a listener's `mode`", &modes);
     }
     let mut bind = fields
         .require("bind", findings)

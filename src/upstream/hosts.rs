@@ -12,6 +12,7 @@ use http::uri::Scheme;
 use hyper::body::Body;
 use std::borrow::Cow;
 use std::error::Error as StdError;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// A listener's upstreams, for requests with bodies of type `B`.
@@ -71,6 +72,32 @@ where
         found
             .map(|(_, upstream)| Cow::Borrowed(upstream))
             .ok_or_else(|| Code::HostUnknown.into())
+    }
+
+    /// The upstream of a request on a connection that was redirected on its way to `address`: at that address, by the name that the
+    /// request has for it.
+    ///
+    /// # Errors
+    /// The request is for another port or address than its connection, or says that it came over TLS; nothing makes upstreams here.
+    pub fn at(&self, head: &Parts, address: SocketAddr) -> Result<Cow<'_, Upstream<B>>, Error> {
+        let targets = self.targets().ok_or(Code::HostUnknown)?;
+        if head.uri.scheme() == Some(&Scheme::HTTPS) {
+            return Err(Code::Misdirected.because("https within plain HTTP"));
+        }
+        let stated = head.uri.authority().map(|authority| authority.as_str());
+        let field = || head.headers.get(HOST).map(HeaderValue::to_str);
+        let named = stated.or_else(|| field()?.ok());
+        // HTTP/1.0 need not say: then it is the address itself.
+        let bare = address.to_string();
+        let target = Target::parse(false, named.unwrap_or(&bare)).ok_or(Code::Target)?;
+        let literal = target.host().parse::<IpAddr>();
+        if target.port() != address.port() {
+            return Err(Code::Misdirected.because("another port than the connection's"));
+        }
+        if literal.is_ok_and(|ip| ip.to_canonical() != address.ip().to_canonical()) {
+            return Err(Code::Misdirected.because("another address than the connection's"));
+        }
+        targets.pooled(&target.at(address)).map(Cow::Owned)
     }
 
     /// What makes upstreams here, where requests name theirs.

@@ -5,8 +5,8 @@ use crate::keys::Need;
 use crate::settings::amount::{show_duration, show_size};
 use crate::settings::{
     Admin, Azure, AzureAuth, Bind, Ca, GcpLogin, Kek, Key, Kms, LOCAL_KMS, Limits, Listener,
-    LogFormat, Overrides, OwnCa, PolicySource, Provider, Secret, Settings, Speak, StoreKind,
-    TlsFiles, Transit, TransitAuth, Unlock, Upstream,
+    LogFormat, Overrides, OwnCa, PolicySource, Provider, Secret, Settings, Silent, Speak,
+    StoreKind, TlsFiles, Transit, TransitAuth, Unlock, Upstream,
 };
 
 /// The places that flags and variables speak of, each with its origin.
@@ -167,13 +167,24 @@ fn listener(listener: &Listener, place: &Place, all: &mut Collector<'_>) {
     }
     all.put(place.word("http2"), Shown::Switch(listener.http2));
     if let Some(forward) = listener.upstream.forward() {
-        all.text(place.word("mode"), "forward");
+        let mode = match forward.transparent {
+            Some(_) => "transparent",
+            None => "forward",
+        };
+        all.text(place.word("mode"), mode);
         let uncovered = if forward.covered_only {
             "refuse"
         } else {
             "tunnel"
         };
         all.text(place.word("uncovered"), uncovered);
+        if let Some(silent) = forward.transparent {
+            let silent = match silent {
+                Silent::Refuse => "refuse",
+                Silent::Tunnel => "tunnel",
+            };
+            all.text(place.word("silent"), silent);
+        }
         let credentials = forward.credentials.as_ref().map(|file| file.display());
         all.maybe(place.word("credentials_file"), credentials);
         let loopback = Shown::Switch(forward.loopback);

@@ -1,0 +1,312 @@
+"""Applications that know nothing of the agent, in a network namespace whose connections are redirected to it.
+
+Needs root, iproute2 and nftables: tests/run sees to the programs, and what is missing fails the suite.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import unittest
+
+import trustme
+
+import support
+
+# The user that the agent runs as; its own connections are exempt.
+AGENT = 4242
+PORT = 15001
+HERE, THERE = ("198.51.100.1", "2001:db8:1::1"), ("198.51.100.2", "2001:db8:1::2")
+
+POLICY = """\
+apiVersion: fieldveil/v1
+kind: Policy
+metadata: {name: transparent}
+classes: {field: {key: field}}
+routes:
+  - name: live
+    match: {host: api.example.com, path: /live}
+  - name: records
+    match: {host: api.example.com}
+    request: {rules: [{at: $..ssn, seal: field}]}
+    response: {rules: [{at: $..ssn, open: field}]}
+"""
+SETTINGS = """\
+policy: {{dir: policies}}
+ca: {{dir: ca}}
+listeners:
+  - {{name: four, mode: transparent, bind: "127.0.0.1:{port}", uncovered: {uncovered}, silent: {silent}}}
+  - {{name: six, mode: transparent, bind: "[::1]:{port}", uncovered: {uncovered}, silent: {silent}}}
+upstreams:
+  api: {{url: "https://api.example.com", tls: {{ca: public.pem}}}}
+log: {{level: debug}}
+"""
+
+# What stands in the other namespace: sends bodies back, keeps them, and greets first on a third port.
+SERVER = """\
+import http.server, json, socket, ssl, sys, threading
+place = sys.argv[1]
+lock = threading.Lock()
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        with lock, open(place + "/got", "a") as got:
+            got.write(json.dumps({"host": self.headers["Host"], "body": body.decode(), "via": self.headers["Via"]}) + "\\n")
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_):
+        pass
+
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+    daemon_threads = True
+
+secure = Server(("::", 443), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(place + "/cert.pem", place + "/key.pem")
+secure.socket = context.wrap_socket(secure.socket, server_side=True)
+threading.Thread(target=secure.serve_forever).start()
+
+def greet():
+    with socket.create_server(("::", 8443), family=socket.AF_INET6, dualstack_ipv6=True) as server:
+        while True:
+            stream, _ = server.accept()
+            stream.sendall(b"220 hello\\r\\n")
+            stream.sendall(b"you said " + stream.recv(100))
+            stream.close()
+
+threading.Thread(target=greet).start()
+plain = Server(("::", 80), Handler)
+open(place + "/ready", "w").close()
+plain.serve_forever()
+"""
+
+
+def run(*command, **more):
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, **more)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))}: {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+class Transparent(unittest.TestCase):
+    def setUp(self):
+        for program, package in (("ip", "iproute2"), ("nft", "nftables"), ("setpriv", "util-linux"), ("curl", "curl")):
+            if shutil.which(program) is None:
+                self.fail(f"{program} is missing (Debian: apt install {package})")
+        if os.geteuid() != 0:
+            self.fail("network namespaces need root")
+        self.stack = contextlib.ExitStack()
+        self.addCleanup(self.stack.close)
+        self.place = pathlib.Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
+        os.chmod(self.place, 0o755)
+        self.app, self.net = (f"fieldveil-{kind}-{os.getpid()}" for kind in ("app", "net"))
+        for name in (self.app, self.net):
+            run("ip", "netns", "add", name)
+            self.stack.callback(run, "ip", "netns", "del", name)
+            self.inside(name, "ip", "link", "set", "lo", "up")
+        run("ip", "link", "add", "here", "netns", self.app, "type", "veth", "peer", "name", "there", "netns", self.net)
+        for name, link, (four, six) in ((self.app, "here", HERE), (self.net, "there", THERE)):
+            self.inside(name, "ip", "address", "add", f"{four}/24", "dev", link)
+            self.inside(name, "ip", "address", "add", f"{six}/64", "dev", link, "nodad")
+            self.inside(name, "ip", "link", "set", link, "up")
+
+        public = trustme.CA()
+        public.cert_pem.write_to_path(self.place / "public.pem")
+        issued = public.issue_cert("api.example.com", "other.example.com")
+        issued.private_key_pem.write_to_path(self.place / "key.pem")
+        for number, blob in enumerate(issued.cert_chain_pems):
+            blob.write_to_path(self.place / "cert.pem", append=number > 0)
+        self.start([sys.executable, "-c", SERVER, str(self.place)], self.net)
+        self.until("the server is ready", (self.place / "ready").exists)
+
+    def inside(self, name, *command, **more):
+        return run("ip", "netns", "exec", name, *command, **more)
+
+    def start(self, command, name, output=subprocess.DEVNULL):
+        process = subprocess.Popen(
+            ["ip", "netns", "exec", name, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+
+        def end():
+            process.kill()
+            process.wait()
+
+        self.stack.callback(end)
+        return process
+
+    def until(self, what, holds):
+        deadline = time.monotonic() + 60
+        while not holds():
+            self.assertLess(time.monotonic(), deadline, f"{what}: {self.said()}")
+            time.sleep(0.05)
+
+    def said(self):
+        with contextlib.suppress(FileNotFoundError):
+            return (self.place / "agent.log").read_text()
+        return ""
+
+    def agent(self, uncovered="tunnel", silent="refuse"):
+        """Runs it in the application's namespace, as a user of its own, and redirects to it."""
+        home = self.place / "agent"
+        (home / "policies").mkdir(parents=True)
+        (home / "policies/transparent.yaml").write_text(POLICY)
+        (home / "settings.yaml").write_text(SETTINGS.format(port=PORT, uncovered=uncovered, silent=silent))
+        shutil.copy(self.place / "public.pem", home)
+        binary = home / "fieldveil"
+        # The agent's user need not be able to read where it was built.
+        shutil.copy(support.BINARY, binary)
+        for path in (home, *home.rglob("*")):
+            os.chown(path, AGENT, AGENT)
+        as_agent = ["setpriv", f"--reuid={AGENT}", f"--regid={AGENT}", "--clear-groups"]
+        run(*as_agent, binary, "ca", "init", "--config", home / "settings.yaml")
+        log = self.stack.enter_context(open(self.place / "agent.log", "wb"))
+        command = [*as_agent, str(binary), "run", "--config", str(home / "settings.yaml"), "--data-dir", str(home / "data")]
+        process = self.start(command, self.app, log)
+        self.until("the agent listens", lambda: self.said().count(" listening") >= 2)
+        self.redirect("up", "--uid", str(AGENT), "--to", str(PORT), "--port", "80", "--port", "443", "--port", "8443")
+        return process
+
+    def redirect(self, *arguments):
+        return self.inside(self.app, support.BINARY, "redirect", *arguments)
+
+    def curl(self, url, *arguments, ca="agent/ca/ca.pem"):
+        """curl as anyone has it, with names that lead to the other namespace; its exit code, and what came."""
+        there = f"{THERE[0]},[{THERE[1]}]"
+        resolve = []
+        for name in ("api.example.com", "other.example.com"):
+            for port in (80, 443):
+                resolve += ["--resolve", f"{name}:{port}:{there}"]
+        command = ["ip", "netns", "exec", self.app, "curl", "--silent", "--show-error", "--max-time", "60", *resolve]
+        done = subprocess.run(
+            [*command, "--cacert", str(self.place / ca), *arguments, url], capture_output=True, text=True, timeout=90
+        )
+        return done.returncode, done.stdout
+
+    def got(self):
+        with contextlib.suppress(FileNotFoundError):
+            return [json.loads(line) for line in (self.place / "got").read_text().splitlines()]
+        return []
+
+    def test_curl_is_intercepted_and_knows_nothing(self):
+        process = self.agent()
+        count = 0
+        for scheme in ("https", "http"):
+            for family in ("--ipv4", "--ipv6"):
+                for version in ("--http1.1", "--http2"):
+                    ssn = f"078-05-{count:04}"
+                    body = json.dumps({"ssn": ssn, "name": "Ada"})
+                    posted = ("--header", "Content-Type: application/json", "--data", body)
+                    code, came = self.curl(f"{scheme}://api.example.com/records", family, version, *posted)
+                    self.assertEqual((code, came), (0, body), (scheme, family, version, self.said()))
+                    count += 1
+                    got = self.got()
+                    self.assertEqual(len(got), count)
+                    self.assertNotIn(ssn, got[-1]["body"])
+                    self.assertIn("fv1~", got[-1]["body"])
+                    self.assertIn("fieldveil-", got[-1]["via"])
+        # A host that no policy names goes on unseen: it is the service itself that the client speaks TLS with.
+        code, came = self.curl("https://other.example.com/", "--data", "ssn=078-05-1120", ca="public.pem")
+        self.assertEqual((code, came), (0, "ssn=078-05-1120"), self.said())
+        self.assertIsNone(self.got()[-1]["via"])
+        self.assertIn("tunnelled", self.said())
+
+        # QUIC is refused at once, so that clients fall back.
+        probe = textwrap.dedent(f"""
+            import socket
+            for family, address in ((socket.AF_INET, {THERE[0]!r}), (socket.AF_INET6, {THERE[1]!r})):
+                with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
+                    datagrams.settimeout(30)
+                    datagrams.connect((address, 443))
+                    try:
+                        datagrams.send(b"hello")
+                        datagrams.recv(10)
+                    except (ConnectionRefusedError, PermissionError):
+                        continue
+                    raise SystemExit("UDP 443 is open")
+        """)
+        self.inside(self.app, sys.executable, "-c", probe)
+
+        # The agent's own port is for redirected connections alone.
+        probe = f"import socket; s = socket.create_connection(('127.0.0.1', {PORT})); assert s.recv(1) == b''"
+        self.inside(self.app, sys.executable, "-c", probe)
+        self.until("it is on record", lambda: "not-redirected" in self.said())
+
+        # A request for another host or port than its connection's is refused, and a certificate is not asked for in vain.
+        for host, status in (("api.example.com:8080", "421"), ("192.0.2.1", "421"), ("api.example.com", "200")):
+            code, came = self.curl(
+                "http://api.example.com/records", "--ipv4", "--header", f"Host: {host}", "--header", "Content-Type: application/json",
+                "--data", "{}", "--output", os.devnull, "--write-out", "%{http_code}",
+            )
+            self.assertEqual((code, came), (0, status), host)
+        before = len(self.got())
+
+        # Killed, the agent lets nothing out: what is redirected to it is refused.
+        process.kill()
+        process.wait()
+        for url in ("https://api.example.com/", "http://api.example.com/", "https://other.example.com/"):
+            for family in ("--ipv4", "--ipv6"):
+                code, came = self.curl(url, family, "--data", "ssn=078-05-1120")
+                self.assertEqual((code, came), (7, ""), url)
+        self.assertEqual(len(self.got()), before)
+
+        # Without the rules, the application is as it was.
+        self.redirect("down")
+        self.redirect("down")
+        code, came = self.curl("https://api.example.com/", "--data", "{}", ca="public.pem")
+        self.assertEqual((code, came), (0, "{}"))
+        self.assertEqual(self.inside(self.app, "nft", "list", "ruleset"), "")
+
+    def test_what_no_policy_names_is_refused(self):
+        self.agent(uncovered="refuse")
+        code, _ = self.curl("https://other.example.com/", "--data", "{}", ca="public.pem")
+        self.assertNotEqual(code, 0)
+        code, came = self.curl("http://other.example.com/", "--data", "{}")
+        self.assertEqual((code, json.loads(came)["code"]), (0, "uncovered"))
+        body = '{"ssn": "078-05-1120"}'
+        code, came = self.curl("https://api.example.com/", "--json", body)
+        self.assertEqual((code, came), (0, body))
+        self.assertEqual(len(self.got()), 1)
+        self.assertIn("uncovered", self.said())
+
+    def greeted(self, first):
+        probe = textwrap.dedent(f"""
+            import socket
+            with socket.create_connection(({THERE[0]!r}, 8443)) as stream:
+                stream.settimeout(60)
+                try:
+                    greeting = stream.recv(100)
+                    if greeting:
+                        stream.sendall({first!r})
+                        greeting += stream.recv(100)
+                except ConnectionResetError:
+                    greeting = b""
+                print(greeting)
+        """)
+        return self.inside(self.app, sys.executable, "-c", probe).strip()
+
+    def test_a_server_that_speaks_first(self):
+        self.agent(silent="tunnel")
+        said = self.greeted(b"EHLO")
+        self.assertEqual(said, repr(b"220 hello\r\nyou said EHLO"), self.said())
+
+    def test_a_server_that_speaks_first_is_refused_by_default(self):
+        self.agent()
+        self.assertEqual(self.greeted(b"EHLO"), repr(b""))
+        self.until("it is on record", lambda: "silent" in self.said())
+
+
+if __name__ == "__main__":
+    unittest.main()
