@@ -38,6 +38,8 @@ mod refused;
 mod rewriting;
 #[path = "road/selectors.rs"]
 mod selectors;
+#[path = "road/signed.rs"]
+mod signed;
 #[path = "road/streams.rs"]
 mod streams;
 #[path = "road/tls.rs"]

@@ -279,6 +279,7 @@ impl Proxy {
         flowing: Flowing,
         record: &mut Record,
     ) -> Result<(Body, Verdict), Error> {
+        unsigned(way, side, front.headers, record)?;
         let mut room = None;
         if let Flowing::Document(_) = flowing
             && !self.room.enlarge(&mut room, self.limits.window)
@@ -422,6 +423,9 @@ impl Proxy {
         match rewritten {
             Ok((bytes, heads, tally)) => {
                 record.tally(side, tally);
+                if bytes.is_some() {
+                    unsigned(way, side, front.headers, record)?;
+                }
                 self.put_back(way, side, &letter, heads, front, record)?;
                 Ok(Read::Body(match bytes {
                     Some(bytes) if !way.observing => changed(front.headers, bytes, held),
@@ -544,6 +548,21 @@ impl From<Flowing> for Body {
             Flowing::Records(incoming, _) => Body::stream(incoming),
             Flowing::Document(body) => body,
         }
+    }
+}
+
+/// A request that is signed over its body keeps it, or is refused: nobody here can sign it again.
+fn unsigned(
+    way: &Way<'_>,
+    side: Side,
+    headers: &HeaderMap,
+    record: &mut Record,
+) -> Result<(), Error> {
+    match headers::signed_over_body(headers) {
+        Some(by) if side == Side::Request => {
+            way.refuse(Code::SignedBody.because(by).closing(), record)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -15,6 +15,7 @@ use http::header::{
 };
 use http::{HeaderMap, Method, StatusCode, Version};
 use sha2::{Digest, Sha256, Sha512};
+use std::fmt::Write as _;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -22,6 +23,9 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 const DIGEST: HeaderName = HeaderName::from_static("digest");
+const SIGNATURE: HeaderName = HeaderName::from_static("signature");
+const SIGNATURE_INPUT: HeaderName = HeaderName::from_static("signature-input");
+const X_AMZ_CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
 /// Fields that end at this connection, whether or not Connection names them (RFC 9110 section 7.6.1).
@@ -288,9 +292,50 @@ pub fn unforeseen(headers: &mut HeaderMap) {
     weaken(headers);
 }
 
+/// What a request is signed with, where that covers its body: AWS Signature Version 4, HTTP Message Signatures (RFC 9421), and the drafts before those.
+pub fn signed_over_body(headers: &HeaderMap) -> Option<&'static str> {
+    let values = |name: HeaderName| {
+        let lines = headers.get_all(name).into_iter();
+        lines.map(|line| String::from_utf8_lossy(line.as_bytes()).to_ascii_lowercase())
+    };
+    let unsigned = |value: String| value.contains("unsigned-payload");
+    let aws = |value: String| value.trim_ascii_start().starts_with("aws4-");
+    if values(AUTHORIZATION).any(aws) && !values(X_AMZ_CONTENT_SHA256).any(unsigned) {
+        return Some("AWS Signature Version 4");
+    }
+    let digests = [
+        "content-digest",
+        "repr-digest",
+        "digest",
+        "content-md5",
+        "content-length",
+    ];
+    let names = |value: &String| {
+        let mut words = value.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+        words.any(|word| digests.contains(&word))
+    };
+    if values(SIGNATURE_INPUT).any(|value| names(&value)) {
+        return Some("an HTTP message signature");
+    }
+    let draft = |value: &String| value.contains("signature=") && names(value);
+    let mut signatures = values(AUTHORIZATION).chain(values(SIGNATURE));
+    signatures
+        .any(|value| draft(&value))
+        .then_some("a signature of the message")
+}
+
 /// Leaves out the digests of a body that is another one now.
 pub fn without_digests(headers: &mut HeaderMap) {
-    remove(headers, &[CONTENT_MD5, CONTENT_DIGEST, REPR_DIGEST, DIGEST]);
+    remove(
+        headers,
+        &[
+            CONTENT_MD5,
+            CONTENT_DIGEST,
+            REPR_DIGEST,
+            DIGEST,
+            X_AMZ_CONTENT_SHA256,
+        ],
+    );
 }
 
 /// Makes true, weakens or drops what a changed body has made false.
@@ -313,6 +358,17 @@ fn weaken(headers: &mut HeaderMap) {
 /// The digests of a changed body, in its head or in its trailers.
 pub fn digests(headers: &mut HeaderMap, body: &[u8]) {
     headers.remove(CONTENT_MD5);
+    let amazon = headers.get(X_AMZ_CONTENT_SHA256);
+    if amazon.is_some_and(|value| value.len() == 64) {
+        let mut hex = String::with_capacity(64);
+        for byte in Sha256::digest(body) {
+            // A `String` takes what is written.
+            let _ = write!(hex, "{byte:02x}");
+        }
+        if let Ok(value) = HeaderValue::from_str(&hex) {
+            headers.insert(X_AMZ_CONTENT_SHA256, value);
+        }
+    }
     // Of a part, the whole's digest cannot be made anew.
     if headers.contains_key(CONTENT_RANGE) {
         remove(headers, &[REPR_DIGEST, DIGEST]);

@@ -406,3 +406,87 @@ async fn bytes_without_the_coding_that_the_head_says_pass_where_nothing_is_seale
         [("coding-broken", 1)]
     );
 }
+
+/// Numbers for a test that can be had again.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, most: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).expect("31 bits") % most
+    }
+}
+
+#[tokio::test]
+async fn any_split_into_chunks_gives_the_same_bytes() {
+    let sealed = {
+        let upstream = live_echo().await;
+        let agent = before(&upstream).await;
+        let mut client = agent.line().await;
+        client.say(head("/people", LINES, "").as_bytes()).await;
+        client
+            .say_chunk("{\"ssn\":\"\u{e9}\\u20ac\u{1f980}\\n\"}\n".as_bytes())
+            .await;
+        client.say_chunk(b"").await;
+        client.answer().await;
+        upstream_saw(&upstream).trim_end().to_owned()
+    };
+    let open = "{\"ssn\":\"\u{e9}\\u20ac\u{1f980}\\n\"}";
+    let lines = |json: &str| {
+        format!("{json}\n\r\n {{\"\\u0073sn\" : 1, \"x\":\"\u{1f980}\"}}\r\n{{bad\n{json}")
+    };
+    let sequence = |json: &str| format!("\x1e{json}\n\x1e\x1e[1,\n2]\n\x1e{json}\n");
+    let events = |json: &str| {
+        let (one, other) = json.split_at(1);
+        format!(
+            "\u{feff}: hi\r\rid: 1\r\ndata:{json}\r\n\r\ndata: {one}\rdata: {other}\revent: x\r\rdata: \u{e9}\n\ndata: [DONE]\n\ndata: {json}"
+        )
+    };
+    let mut numbers = Numbers(11);
+    for names in ["identity", "gzip", "br", "zstd, deflate"] {
+        for (kind, came, expected) in [
+            (LINES, lines(&sealed), lines(open)),
+            (SEQUENCE, sequence(&sealed), sequence(open)),
+            (EVENTS, events(&sealed), events(open)),
+        ] {
+            let body = coded(names, came.as_bytes());
+            for turn in 0..12 {
+                let most = [1, 3, 40, 1_000][turn % 4];
+                let mut chunks = Vec::new();
+                let mut rest = &body[..];
+                while !rest.is_empty() {
+                    let (chunk, after) = rest.split_at((1 + numbers.below(most)).min(rest.len()));
+                    chunks.push(chunk.to_vec());
+                    rest = after;
+                }
+                let chunks = std::sync::Arc::new(chunks);
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Encoding: {names}\r\nTransfer-Encoding: chunked\r\n\r\n"
+                );
+                let upstream = Raw::new(move |mut line| {
+                    let (head, chunks) = (head.clone(), chunks.clone());
+                    async move {
+                        line.request().await;
+                        line.say(head.as_bytes()).await;
+                        for chunk in chunks.iter() {
+                            line.say_chunk(chunk).await;
+                            tokio::task::yield_now().await;
+                        }
+                        line.say_chunk(b"").await;
+                    }
+                })
+                .await;
+                let agent = before(&upstream).await;
+                let answer = agent.ask("GET /people HTTP/1.1\r\nHost: a\r\n\r\n").await;
+                assert_eq!(
+                    plain(names, &answer.body),
+                    expected,
+                    "{names} {kind} {turn}"
+                );
+            }
+        }
+    }
+}
