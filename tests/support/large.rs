@@ -3,10 +3,9 @@
 use fieldveil::body::coding::{Coding, Codings, Decoder, Encoder};
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use tempfile::NamedTempFile;
 
 /// What stands in every element where it is sealed, and nowhere else.
 pub const SECRET: &str = "078-05-1120";
@@ -63,7 +62,8 @@ pub struct Store {
 }
 
 struct Kept {
-    file: NamedTempFile,
+    /// Without a name: it is gone with the process, however that ends.
+    file: File,
     coding: Option<String>,
 }
 
@@ -96,7 +96,8 @@ impl Store {
     pub fn look(&self, mut at: impl FnMut(&[u8])) {
         let kept = self.kept.lock().expect("whole");
         let kept = kept.as_ref().expect("a body came");
-        let file = kept.file.reopen().expect("readable");
+        let mut file = kept.file.try_clone().expect("readable");
+        file.rewind().expect("readable");
         let mut decoder = kept.coding.is_some().then(gunzip);
         each(file, |block| match &mut decoder {
             None => at(block),
@@ -114,14 +115,15 @@ fn serve(stream: &TcpStream, kept: &Mutex<Option<Kept>>) -> io::Result<()> {
             let kept = kept.as_ref().expect("a body came");
             let coding = kept.coding.as_deref();
             let coding = coding.map_or(String::new(), |of| format!("Content-Encoding: {of}\r\n"));
-            let length = kept.file.as_file().metadata()?.len();
+            let length = kept.file.metadata()?.len();
             write!(
                 &mut (&*stream),
                 "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{coding}Content-Length: {length}\r\n\r\n"
             )?;
-            io::copy(&mut kept.file.reopen()?, &mut (&*stream))?;
+            (&kept.file).rewind()?;
+            io::copy(&mut &kept.file, &mut (&*stream))?;
         } else {
-            let mut file = BufWriter::with_capacity(BLOCK, NamedTempFile::new()?);
+            let mut file = BufWriter::with_capacity(BLOCK, tempfile::tempfile()?);
             *kept.lock().expect("whole") = None;
             read_body(&mut reader, &head, |block| file.write_all(block))?;
             let file = file.into_inner()?;
