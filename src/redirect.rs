@@ -21,7 +21,7 @@ pub struct Rules {
     pub exempt: u32,
     /// TCP ports that connections are redirected from. Not empty.
     pub ports: BTreeSet<u16>,
-    /// The transparent listeners' port: on 127.0.0.1, and on [::1] for IPv6.
+    /// The transparent listeners' port: on `127.0.0.1`, and on `[::1]` for IPv6.
     pub to: u16,
 }
 

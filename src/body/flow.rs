@@ -2,7 +2,7 @@
 //! again, frames out.
 //!
 //! There is no task behind it. Whoever sends the body on polls it, and so drives the step that makes the next frame: what is not
-//! asked for is not read, and what is dropped ends where it stands. What came is passed on when [`OUT_BYTES`] are there, or
+//! asked for is not read, and what is dropped ends where it stands. What came is passed on when `OUT_BYTES` are there, or
 //! nothing more has come yet.
 
 use super::coding::{Codings, Decoder, Encoder, Undecodable};

@@ -69,9 +69,9 @@ rows! {
     ACCEPT_ERRORS Counter "fieldveil_accept_errors_total" ["listener"]
         "Times that the system gave the listener no connection, as when no more files may be opened; after each it pauses, for 10 ms to 1 s"
 
-    PASSED Counter "fieldveil_forward_connections_total" ["listener", "outcome"]
-        "Connections behind a CONNECT by what became of them: `tunnelled` (counted at the end), `intercepted`, or why neither (forward.md)"
-    PASSED_BYTES Counter "fieldveil_forward_tunnel_bytes_total" ["listener", "direction"]
+    PASSED Counter "fieldveil_tunnel_connections_total" ["listener", "outcome"]
+        "Connections behind a CONNECT, an upgrade or a redirection by what became of them: `tunnelled` (counted at the end), `intercepted`, or why neither (forward.md)"
+    PASSED_BYTES Counter "fieldveil_tunnel_bytes_total" ["listener", "direction"]
         "Bytes of tunnels that have ended, unseen; `direction` is `sent` (by the client) or `received`"
 
     FIELDS Counter "fieldveil_fields_total" ["class", "operation", "mode"]

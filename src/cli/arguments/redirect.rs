@@ -26,7 +26,7 @@ pub struct RedirectArgs {
     /// The user that the agent runs as, by number: its own connections are left alone
     #[arg(long, value_name = "UID")]
     pub uid: u32,
-    /// The port of the transparent listeners, on 127.0.0.1 and on [::1]
+    /// The port of the transparent listeners, on 127.0.0.1 and on ::1
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub to: u16,
     /// A TCP port that connections are redirected from; UDP is refused there, so that clients fall back from QUIC
