@@ -8,7 +8,6 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::header::HOST;
 use http::request::Parts;
-use http::uri::Scheme;
 use hyper::body::Body;
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -38,6 +37,14 @@ impl<B> From<Arc<Targets<B>>> for Upstreams<B> {
     }
 }
 
+/// It names what is spoken with TLS. WebSocket's schemes stand for HTTP's (RFC 6455 section 3).
+fn is_secure(head: &Parts) -> bool {
+    let scheme = head.uri.scheme_str().unwrap_or_default();
+    ["https", "wss"]
+        .iter()
+        .any(|secure| scheme.eq_ignore_ascii_case(secure))
+}
+
 impl<B> Upstreams<B>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
@@ -60,7 +67,7 @@ where
             Choice::One(upstream) => return Ok(Cow::Borrowed(upstream)),
             Choice::ByHost(hosts) => hosts,
             Choice::Any(targets) => {
-                let tls = head.uri.scheme() == Some(&Scheme::HTTPS);
+                let tls = is_secure(head);
                 let authority = target.ok_or(Code::ProxyForm)?;
                 let target = Target::parse(tls, authority).ok_or(Code::Target)?;
                 return targets.pooled(&target).map(Cow::Owned);
@@ -81,7 +88,7 @@ where
     /// The request is for another port or address than its connection, or says that it came over TLS; nothing makes upstreams here.
     pub fn at(&self, head: &Parts, address: SocketAddr) -> Result<Cow<'_, Upstream<B>>, Error> {
         let targets = self.targets().ok_or(Code::HostUnknown)?;
-        if head.uri.scheme() == Some(&Scheme::HTTPS) {
+        if is_secure(head) {
             return Err(Code::Misdirected.because("https within plain HTTP"));
         }
         let stated = head.uri.authority().map(|authority| authority.as_str());

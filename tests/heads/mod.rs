@@ -361,6 +361,11 @@ pub fn refused() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             "target",
         ),
         (
+            "another authority of a WebSocket",
+            line("GET ws://b/ HTTP/1.1"),
+            "host-mismatch",
+        ),
+        (
             "another authority",
             line("GET http://b/ HTTP/1.1"),
             "host-mismatch",
@@ -479,6 +484,8 @@ pub fn clean() -> Vec<Vec<u8>> {
         raw(b"GET /a%20b?x={y:[1|2]}&z='!*() HTTP/1.1\r\nHOST: \t a.example.com:8080 \t\r\n\r\n"),
         raw(b"GET http://A.example.com/x HTTP/1.1\r\nHost: a.EXAMPLE.com:80\r\n\r\n"),
         raw(b"GET http://a?x HTTP/1.1\r\nHost: a\r\n\r\n"),
+        raw(b"GET ws://a/x HTTP/1.1\r\nHost: a\r\n\r\n"),
+        raw(b"GET WSS://a:8443/x HTTP/1.1\r\nHost: a:8443\r\n\r\n"),
         raw(b"OPTIONS * HTTP/1.1\r\nHost: [::1]:80\r\n\r\n"),
         raw(b"M-SEARCH /x HTTP/1.1\r\nHost: a_b.c\r\nX:\r\nY:\t\r\nZ: \xff\xfe obs\r\n\r\n"),
         raw(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"),

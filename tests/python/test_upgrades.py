@@ -1,89 +1,25 @@
-"""What no rule is for passes through with its semantics intact: WebSocket (the `websockets` library) and gRPC (grpcio)."""
+"""What no rule is for passes through with its semantics intact, whatever the way in: WebSocket and gRPC (both ends of each: echoes.py).
+
+The third way, transparent, is in test_transparent.py.
+"""
 
 import asyncio
-import concurrent.futures
 import contextlib
 import json
-import os
 import pathlib
+import ssl
+import subprocess
 import tempfile
-import threading
 import time
 import unittest
 
+import aiohttp
 import grpc
+import trustme
 import websockets
 
+import echoes
 import support
-
-
-@contextlib.contextmanager
-def websocket_echo():
-    """Sends back what comes, whole messages of either kind; gives its port."""
-    started = threading.Event()
-    state = {}
-
-    async def echo(connection):
-        with contextlib.suppress(websockets.ConnectionClosedError):
-            async for message in connection:
-                await connection.send(message)
-
-    async def serve():
-        async with websockets.serve(echo, "127.0.0.1", 0, max_size=None, subprotocols=["echo.v1"]) as server:
-            state["port"] = server.sockets[0].getsockname()[1]
-            state["loop"], state["stop"] = asyncio.get_running_loop(), asyncio.Event()
-            started.set()
-            await state["stop"].wait()
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    started.wait(60)
-    try:
-        yield state["port"]
-    finally:
-        state["loop"].call_soon_threadsafe(state["stop"].set)
-        thread.join()
-
-
-def raw(data):
-    return data
-
-
-class Calls(grpc.GenericRpcHandler):
-    """Unary and both ways, of bytes, with trailers."""
-
-    def service(self, call):
-        if call.method == "/test.Echo/Unary":
-            return grpc.unary_unary_rpc_method_handler(self.unary, raw, raw)
-        if call.method == "/test.Echo/Both":
-            return grpc.stream_stream_rpc_method_handler(self.both, raw, raw)
-        return None
-
-    def unary(self, request, context):
-        context.set_trailing_metadata((("x-count", str(len(request))), ("x-bytes-bin", b"\x00\xff")))
-        if request == b"fail":
-            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not now: 50% done")
-        return request[::-1]
-
-    def both(self, requests, context):
-        context.send_initial_metadata((("x-open", "1"),))
-        count = 0
-        for request in requests:
-            count += 1
-            yield request.upper()
-        context.set_trailing_metadata((("x-count", str(count)),))
-
-
-@contextlib.contextmanager
-def grpc_echo():
-    server = grpc.server(concurrent.futures.ThreadPoolExecutor(8), handlers=(Calls(),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield port
-    finally:
-        server.stop(None).wait()
-
 
 POLICY = """\
 apiVersion: fieldveil/v1
@@ -92,107 +28,179 @@ metadata: {name: calls}
 classes: {field: {key: field}}
 routes:
   - name: records
-    match: {path: /records}
+    match: {host: localhost, path: /records}
     request: {rules: [{at: $..ssn, seal: field}]}
 """
-SETTINGS = """\
+REVERSE = """\
 policy: {{dir: policies}}
 listeners: [{{name: out, bind: "127.0.0.1:{port}", upstream: api}}]
-upstreams: {{api: {{url: "http://127.0.0.1:{upstream}", http: "{http}"}}}}
+upstreams: {{api: {{url: "http://localhost:{upstream}", http: "{http}"}}}}
 """
-
-
-@contextlib.contextmanager
-def agent(upstream, http):
-    """The agent before an upstream of that version of HTTP; gives its authority, and the path of its output."""
-    port = support.free_port()
-    with tempfile.TemporaryDirectory() as directory:
-        place = pathlib.Path(directory)
-        (place / "policies").mkdir()
-        (place / "policies/calls.yaml").write_text(POLICY)
-        (place / "settings.yaml").write_text(SETTINGS.format(port=port, upstream=upstream, http=http))
-        command = [support.BINARY, "run", "--config", str(place / "settings.yaml"), "--data-dir", str(place / "data")]
-        with support.running(command, port) as log:
-            yield f"127.0.0.1:{port}", log
-
-
-async def talk(url):
-    sizes = [0, 1, 125, 126, 65_535, 65_536, 1_000_000]
-    async with websockets.connect(url, max_size=None, subprotocols=["echo.v1"], open_timeout=60) as socket:
-        assert socket.subprotocol == "echo.v1"
-        for size in sizes:
-            for message in ("ü" * (size // 2), os.urandom(size)):
-                await socket.send(message)
-                assert await socket.recv() == message
-        await (await socket.ping())
-        # Both directions at once.
-        messages = [str(number) * 1000 for number in range(500)]
-
-        async def send():
-            for message in messages:
-                await socket.send(message)
-
-        sending = asyncio.create_task(send())
-        assert [await socket.recv() for _ in messages] == messages
-        await sending
-        await socket.close(4001, "enough")
-    assert socket.close_code == 4001
+FORWARD = """\
+policy: {{dir: policies}}
+listeners: [{{name: out, mode: forward, bind: "127.0.0.1:{port}", loopback_upstreams: true}}]
+ca: {{dir: ca, names: [localhost]}}
+upstreams:
+  clear: {{url: "http://localhost:{upstream}", http: "{http}"}}
+  secure: {{url: "https://localhost:{upstream}", tls: {{ca: public.pem}}, http: "{http}"}}
+log: {{level: debug}}
+"""
 
 
 class Upgrades(unittest.TestCase):
+    def setUp(self):
+        self.stack = contextlib.ExitStack()
+        self.addCleanup(self.stack.close)
+        self.place = pathlib.Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
+
+    @contextlib.contextmanager
+    def again(self):
+        """What is started within ends with it."""
+        with contextlib.ExitStack() as stack:
+            kept, self.stack = self.stack, stack
+            try:
+                yield
+            finally:
+                self.stack = kept
+
+    def agent(self, settings, **more):
+        """Runs it; its authority."""
+        port = support.free_port()
+        (self.place / "policies").mkdir(exist_ok=True)
+        (self.place / "policies/calls.yaml").write_text(POLICY)
+        path = self.place / "settings.yaml"
+        path.write_text(settings.format(port=port, **more))
+        if "\nca:" in settings and not (self.place / "ca").exists():
+            subprocess.run([support.BINARY, "ca", "init", "--config", str(path)], check=True, capture_output=True)
+        command = [support.BINARY, "run", "--config", str(path), "--data-dir", str(self.place / "data")]
+        self.log = self.stack.enter_context(support.running(command, port))
+        return f"127.0.0.1:{port}"
+
+    def until_said(self, *words):
+        """Waits until the agent has said these, all in one line."""
+        deadline = time.monotonic() + 60
+        while not any(all(word in line for word in words) for line in self.log.read_text().splitlines()):
+            self.assertLess(time.monotonic(), deadline, f"{words}: {self.log.read_text()}")
+            time.sleep(0.05)
+
+
+class Reverse(Upgrades):
+    def websocket(self):
+        upstream = self.stack.enter_context(echoes.websocket_echo())
+        return self.agent(REVERSE, upstream=upstream, http="auto")
+
     def test_websocket(self):
-        with websocket_echo() as upstream, agent(upstream, "auto") as (authority, log):
-            asyncio.run(talk(f"ws://{authority}/live?room=1"))
-            deadline = time.monotonic() + 60
-            while "tunnelled" not in log.read_text() and time.monotonic() < deadline:
-                time.sleep(0.05)
-            said = log.read_text()
-            self.assertIn('outcome="tunnelled"', said)
+        asyncio.run(echoes.talk(f"ws://{self.websocket()}/live?room=1", proxy=None))
+        self.until_said(" connection ", 'outcome="tunnelled"')
 
     def test_websocket_on_a_route_with_rules(self):
-        with websocket_echo() as upstream, agent(upstream, "auto") as (authority, _):
-            with self.assertRaises(websockets.exceptions.InvalidStatus) as refused:
-                asyncio.run(talk(f"ws://{authority}/records"))
-            answer = refused.exception.response
-            self.assertEqual(answer.status_code, 403)
-            self.assertEqual(json.loads(answer.body)["code"], "upgrade-refused")
+        with self.assertRaises(websockets.exceptions.InvalidStatus) as refused:
+            asyncio.run(echoes.talk(f"ws://{self.websocket()}/records", proxy=None))
+        answer = refused.exception.response
+        self.assertEqual(answer.status_code, 403)
+        self.assertEqual(json.loads(answer.body)["code"], "upgrade-refused")
 
     def test_grpc(self):
-        with grpc_echo() as upstream, agent(upstream, "2") as (authority, _):
-            with grpc.insecure_channel(authority) as channel:
-                self.calls(channel)
+        upstream = self.stack.enter_context(echoes.grpc_echo())
+        with grpc.insecure_channel(self.agent(REVERSE, upstream=upstream, http="2")) as channel:
+            echoes.make_calls(channel)
 
-    def calls(self, channel):
-        unary = channel.unary_unary("/test.Echo/Unary", raw, raw)
-        for request in (b"", b"hello", os.urandom(1_000_000)):
-            answer, call = unary.with_call(request, timeout=60)
-            self.assertEqual(answer, request[::-1])
-            trailers = dict(call.trailing_metadata())
-            self.assertEqual(trailers["x-count"], str(len(request)))
-            self.assertEqual(trailers["x-bytes-bin"], b"\x00\xff")
-        with self.assertRaises(grpc.RpcError) as failed:
-            unary(b"fail", timeout=60)
-        self.assertEqual(failed.exception.code(), grpc.StatusCode.FAILED_PRECONDITION)
-        self.assertEqual(failed.exception.details(), "not now: 50% done")
-        with self.assertRaises(grpc.RpcError) as failed:
-            channel.unary_unary("/test.Echo/None", raw, raw)(b"", timeout=60)
-        self.assertEqual(failed.exception.code(), grpc.StatusCode.UNIMPLEMENTED)
 
-        # Each message is answered before the next one is sent: nothing waits for the end.
-        ready = threading.Semaphore(0)
+class Forward(Upgrades):
+    """The policy names localhost, so what is for 127.0.0.1 is tunnelled. Of certificates a client trusts either the service's alone, or the agent's."""
 
-        def requests():
-            for number in range(100):
-                yield b"message %d" % number
-                ready.acquire()
+    def setUp(self):
+        super().setUp()
+        public = trustme.CA()
+        self.public, self.own = self.place / "public.pem", self.place / "ca/ca.pem"
+        public.cert_pem.write_to_path(self.public)
+        self.issued = public.issue_cert("localhost", "127.0.0.1")
 
-        call = channel.stream_stream("/test.Echo/Both", raw, raw)(requests(), timeout=120)
-        self.assertEqual(dict(call.initial_metadata())["x-open"], "1")
-        for number in range(100):
-            self.assertEqual(next(call), b"MESSAGE %d" % number)
-            ready.release()
-        self.assertEqual(list(call), [])
-        self.assertEqual(dict(call.trailing_metadata())["x-count"], "100")
+    def websocket(self, secure):
+        """The service's port, and the proxy before it."""
+        tls = None
+        if secure:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.issued.configure_cert(tls)
+        upstream = self.stack.enter_context(echoes.websocket_echo(tls=tls))
+        return upstream, "http://" + self.agent(FORWARD, upstream=upstream, http="auto")
+
+    def grpc(self, secure, http="auto"):
+        """As `websocket`."""
+        credentials = None
+        if secure:
+            chain = b"".join(blob.bytes() for blob in self.issued.cert_chain_pems)
+            credentials = grpc.ssl_server_credentials([(self.issued.private_key_pem.bytes(), chain)])
+        upstream = self.stack.enter_context(echoes.grpc_echo(credentials=credentials))
+        return upstream, "http://" + self.agent(FORWARD, upstream=upstream, http=http)
+
+    def test_websocket_tunnelled(self):
+        for secure in (False, True):
+            with self.subTest(secure=secure), self.again():
+                upstream, proxy = self.websocket(secure)
+                scheme, trust = ("wss", ssl.create_default_context(cafile=self.public)) if secure else ("ws", None)
+                asyncio.run(echoes.talk(f"{scheme}://127.0.0.1:{upstream}/live", proxy=proxy, ssl=trust))
+                self.until_said(" connection ", 'outcome="tunnelled"')
+                self.assertNotIn('outcome="intercepted"', self.log.read_text())
+
+    def test_websocket_intercepted(self):
+        upstream, proxy = self.websocket(secure=True)
+        trust = ssl.create_default_context(cafile=self.own)
+        asyncio.run(echoes.talk(f"wss://localhost:{upstream}/live", proxy=proxy, ssl=trust))
+        self.until_said(" connection ", 'outcome="intercepted"')
+        self.until_said(" connection ", 'outcome="tunnelled"')
+        with self.assertRaises(websockets.exceptions.InvalidStatus) as refused:
+            asyncio.run(echoes.talk(f"wss://localhost:{upstream}/records", proxy=proxy, ssl=trust))
+        self.assertEqual(json.loads(refused.exception.response.body)["code"], "upgrade-refused")
+
+    def test_websocket_in_absolute_form(self):
+        """aiohttp has no CONNECT for what goes without TLS, and writes the scheme as the application did."""
+        upstream, proxy = self.websocket(secure=False)
+
+        async def talk(scheme, host, path):
+            url = f"{scheme}://{host}:{upstream}{path}"
+            async with aiohttp.ClientSession() as session:
+                async with session.ws_connect(url, proxy=proxy, protocols=["echo.v1"]) as socket:
+                    self.assertEqual(socket.protocol, "echo.v1")
+                    for number in range(100):
+                        await socket.send_str(f"message {number}")
+                        self.assertEqual(await socket.receive_str(timeout=60), f"message {number}")
+
+        for scheme in ("http", "ws"):
+            for host in ("localhost", "127.0.0.1"):
+                with self.subTest(scheme=scheme, host=host):
+                    asyncio.run(talk(scheme, host, "/live"))
+            with self.subTest(scheme=scheme), self.assertRaises(aiohttp.WSServerHandshakeError) as refused:
+                asyncio.run(talk(scheme, "localhost", "/records"))
+            self.assertEqual(refused.exception.status, 403)
+
+    def channel(self, target, proxy, trust):
+        options = [("grpc.http_proxy", proxy), ("grpc.enable_http_proxy", 1)]
+        if trust is None:
+            return grpc.insecure_channel(target, options)
+        return grpc.secure_channel(target, grpc.ssl_channel_credentials(trust.read_bytes()), options)
+
+    def test_grpc_tunnelled(self):
+        for secure in (False, True):
+            with self.subTest(secure=secure), self.again():
+                upstream, proxy = self.grpc(secure)
+                with self.channel(f"127.0.0.1:{upstream}", proxy, self.public if secure else None) as channel:
+                    echoes.make_calls(channel)
+                self.until_said(" connection ", 'outcome="tunnelled"')
+                self.assertNotIn('outcome="intercepted"', self.log.read_text())
+
+    def test_grpc_intercepted(self):
+        upstream, proxy = self.grpc(secure=True)
+        with self.channel(f"localhost:{upstream}", proxy, self.own) as channel:
+            echoes.make_calls(channel)
+        self.until_said(" connection ", 'outcome="intercepted"')
+
+    def test_grpc_to_the_proxy_itself(self):
+        """HTTP/2 without TLS, whose requests name where they go, as absolute form does."""
+        upstream, proxy = self.grpc(secure=False, http="2")
+        options = [("grpc.default_authority", f"localhost:{upstream}"), ("grpc.enable_http_proxy", 0)]
+        with grpc.insecure_channel(proxy.removeprefix("http://"), options) as channel:
+            echoes.make_calls(channel)
 
 
 if __name__ == "__main__":

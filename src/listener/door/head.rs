@@ -297,9 +297,10 @@ pub fn is_target(byte: u8) -> bool {
     CLASSES[usize::from(byte)] & TARGET != 0
 }
 
-/// The authority in an absolute-form target that begins `offset` bytes into the head.
+/// The authority in an absolute-form target that begins `offset` bytes into the head. Some clients of WebSocket write its own
+/// schemes there (RFC 6455 section 3).
 fn authority_of(target: &[u8], offset: usize) -> Option<Range<usize>> {
-    let scheme = [&b"http://"[..], b"https://"]
+    let scheme = [&b"http://"[..], b"https://", b"ws://", b"wss://"]
         .into_iter()
         .find(|scheme| {
             target
