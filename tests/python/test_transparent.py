@@ -1,29 +1,17 @@
 """Applications that know nothing of the agent, in a network namespace whose connections are redirected to it.
 
-Needs root, iproute2 and nftables: tests/run sees to the programs, and what is missing fails the suite.
+Needs root and some programs; see namespaces.py.
 """
 
 import contextlib
 import json
 import os
-import pathlib
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import textwrap
-import time
 import unittest
 
-import trustme
-
-import support
-
-# The user that the agent runs as; its own connections are exempt.
-AGENT = 4242
-PORT = 15001
-HERE, THERE = ("198.51.100.1", "2001:db8:1::1"), ("198.51.100.2", "2001:db8:1::2")
+from namespaces import PORT, THERE, Namespaces
 
 POLICY = """\
 apiVersion: fieldveil/v1
@@ -94,102 +82,22 @@ plain.serve_forever()
 """
 
 
-def run(*command, **more):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, **more)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, command))}: {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout
-
-
 class Transparent(unittest.TestCase):
     def setUp(self):
-        for program, package in (("ip", "iproute2"), ("nft", "nftables"), ("setpriv", "util-linux"), ("curl", "curl")):
-            if shutil.which(program) is None:
-                self.fail(f"{program} is missing (Debian: apt install {package})")
-        if os.geteuid() != 0:
-            self.fail("network namespaces need root")
         self.stack = contextlib.ExitStack()
         self.addCleanup(self.stack.close)
-        self.place = pathlib.Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
-        os.chmod(self.place, 0o755)
-        self.app, self.net = (f"fieldveil-{kind}-{os.getpid()}" for kind in ("app", "net"))
-        for name in (self.app, self.net):
-            run("ip", "netns", "add", name)
-            self.stack.callback(run, "ip", "netns", "del", name)
-            self.inside(name, "ip", "link", "set", "lo", "up")
-        run("ip", "link", "add", "here", "netns", self.app, "type", "veth", "peer", "name", "there", "netns", self.net)
-        for name, link, (four, six) in ((self.app, "here", HERE), (self.net, "there", THERE)):
-            self.inside(name, "ip", "address", "add", f"{four}/24", "dev", link)
-            self.inside(name, "ip", "address", "add", f"{six}/64", "dev", link, "nodad")
-            self.inside(name, "ip", "link", "set", link, "up")
-
-        public = trustme.CA()
-        public.cert_pem.write_to_path(self.place / "public.pem")
-        issued = public.issue_cert("api.example.com", "other.example.com")
-        issued.private_key_pem.write_to_path(self.place / "key.pem")
-        for number, blob in enumerate(issued.cert_chain_pems):
-            blob.write_to_path(self.place / "cert.pem", append=number > 0)
-        self.start([sys.executable, "-c", SERVER, str(self.place)], self.net)
+        self.world = Namespaces(self.stack)
+        self.place, self.said, self.until = self.world.place, self.world.said, self.world.until
+        self.world.start([sys.executable, "-c", SERVER, str(self.place)], self.world.net)
         self.until("the server is ready", (self.place / "ready").exists)
 
-    def inside(self, name, *command, **more):
-        return run("ip", "netns", "exec", name, *command, **more)
-
-    def start(self, command, name, output=subprocess.DEVNULL):
-        process = subprocess.Popen(
-            ["ip", "netns", "exec", name, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
-
-        def end():
-            process.kill()
-            process.wait()
-
-        self.stack.callback(end)
-        return process
-
-    def until(self, what, holds):
-        deadline = time.monotonic() + 60
-        while not holds():
-            self.assertLess(time.monotonic(), deadline, f"{what}: {self.said()}")
-            time.sleep(0.05)
-
-    def said(self):
-        with contextlib.suppress(FileNotFoundError):
-            return (self.place / "agent.log").read_text()
-        return ""
-
     def agent(self, uncovered="tunnel", silent="refuse"):
-        """Runs it in the application's namespace, as a user of its own, and redirects to it."""
-        home = self.place / "agent"
-        (home / "policies").mkdir(parents=True)
-        (home / "policies/transparent.yaml").write_text(POLICY)
-        (home / "settings.yaml").write_text(SETTINGS.format(port=PORT, uncovered=uncovered, silent=silent))
-        shutil.copy(self.place / "public.pem", home)
-        binary = home / "fieldveil"
-        # The agent's user need not be able to read where it was built.
-        shutil.copy(support.BINARY, binary)
-        for path in (home, *home.rglob("*")):
-            os.chown(path, AGENT, AGENT)
-        as_agent = ["setpriv", f"--reuid={AGENT}", f"--regid={AGENT}", "--clear-groups"]
-        run(*as_agent, binary, "ca", "init", "--config", home / "settings.yaml")
-        log = self.stack.enter_context(open(self.place / "agent.log", "wb"))
-        command = [*as_agent, str(binary), "run", "--config", str(home / "settings.yaml"), "--data-dir", str(home / "data")]
-        process = self.start(command, self.app, log)
-        self.until("the agent listens", lambda: self.said().count(" listening") >= 2)
-        self.redirect("up", "--uid", str(AGENT), "--to", str(PORT), "--port", "80", "--port", "443", "--port", "8443")
-        return process
-
-    def redirect(self, *arguments):
-        return self.inside(self.app, support.BINARY, "redirect", *arguments)
+        settings = SETTINGS.format(port=PORT, uncovered=uncovered, silent=silent)
+        return self.world.agent(settings, POLICY, (80, 443, 8443))
 
     def curl(self, url, *arguments, ca="agent/ca/ca.pem"):
         """curl as anyone has it, with names that lead to the other namespace; its exit code, and what came."""
-        there = f"{THERE[0]},[{THERE[1]}]"
-        resolve = []
-        for name in ("api.example.com", "other.example.com"):
-            for port in (80, 443):
-                resolve += ["--resolve", f"{name}:{port}:{there}"]
-        command = ["ip", "netns", "exec", self.app, "curl", "--silent", "--show-error", "--max-time", "60", *resolve]
+        command = self.world.application("curl", "--silent", "--show-error", "--max-time", "60")
         done = subprocess.run(
             [*command, "--cacert", str(self.place / ca), *arguments, url], capture_output=True, text=True, timeout=90
         )
@@ -237,11 +145,11 @@ class Transparent(unittest.TestCase):
                         continue
                     raise SystemExit("UDP 443 is open")
         """)
-        self.inside(self.app, sys.executable, "-c", probe)
+        self.world.inside(self.world.app, sys.executable, "-c", probe)
 
         # The agent's own port is for redirected connections alone.
         probe = f"import socket; s = socket.create_connection(('127.0.0.1', {PORT})); assert s.recv(1) == b''"
-        self.inside(self.app, sys.executable, "-c", probe)
+        self.world.inside(self.world.app, sys.executable, "-c", probe)
         self.until("it is on record", lambda: "not-redirected" in self.said())
 
         # A request for another host or port than its connection's is refused, and a certificate is not asked for in vain.
@@ -263,11 +171,11 @@ class Transparent(unittest.TestCase):
         self.assertEqual(len(self.got()), before)
 
         # Without the rules, the application is as it was.
-        self.redirect("down")
-        self.redirect("down")
+        self.world.redirect("down")
+        self.world.redirect("down")
         code, came = self.curl("https://api.example.com/", "--data", "{}", ca="public.pem")
         self.assertEqual((code, came), (0, "{}"))
-        self.assertEqual(self.inside(self.app, "nft", "list", "ruleset"), "")
+        self.assertEqual(self.world.inside(self.world.app, "nft", "list", "ruleset"), "")
 
     def test_what_no_policy_names_is_refused(self):
         self.agent(uncovered="refuse")
@@ -295,7 +203,7 @@ class Transparent(unittest.TestCase):
                     greeting = b""
                 print(greeting)
         """)
-        return self.inside(self.app, sys.executable, "-c", probe).strip()
+        return self.world.inside(self.world.app, sys.executable, "-c", probe).strip()
 
     def test_a_server_that_speaks_first(self):
         self.agent(silent="tunnel")
