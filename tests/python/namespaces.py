@@ -31,9 +31,9 @@ def run(*command, **more):
 
 
 class Namespaces:
-    """They, and what is started in them, end with the stack. The network's names are api.example.com and other.example.com."""
+    """They, and what is started in them, end with the stack. The network's names are api.example.com and other.example.com, at these addresses."""
 
-    def __init__(self, stack):
+    def __init__(self, stack, addresses=THERE):
         for program, package in (("ip", "iproute2"), ("nft", "nftables"), ("setpriv", "util-linux"), ("curl", "curl")):
             if shutil.which(program) is None:
                 raise RuntimeError(f"{program} is missing (Debian: apt install {package})")
@@ -52,8 +52,8 @@ class Namespaces:
             self.inside(name, "ip", "address", "add", f"{four}/24", "dev", link)
             self.inside(name, "ip", "address", "add", f"{six}/64", "dev", link, "nodad")
             self.inside(name, "ip", "link", "set", link, "up")
-        names = "api.example.com other.example.com"
-        (self.place / "hosts").write_text(f"127.0.0.1 localhost\n{THERE[0]} {names}\n{THERE[1]} {names}\n")
+        hosts = ["127.0.0.1 localhost", *(f"{address} api.example.com other.example.com" for address in addresses)]
+        (self.place / "hosts").write_text("\n".join(hosts) + "\n")
         public = trustme.CA()
         public.cert_pem.write_to_path(self.place / "public.pem")
         self.issued = public.issue_cert("api.example.com", "other.example.com")

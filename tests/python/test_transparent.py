@@ -6,11 +6,16 @@ Needs root and some programs; see namespaces.py.
 import contextlib
 import json
 import os
+import ssl
 import subprocess
 import sys
 import textwrap
 import unittest
 
+import grpc
+
+import echoes
+import support
 from namespaces import PORT, THERE, Namespaces
 
 POLICY = """\
@@ -214,6 +219,87 @@ class Transparent(unittest.TestCase):
         self.agent()
         self.assertEqual(self.greeted(b"EHLO"), repr(b""))
         self.until("it is on record", lambda: "silent" in self.said())
+
+
+
+CALLS = """\
+apiVersion: fieldveil/v1
+kind: Policy
+metadata: {name: calls}
+classes: {field: {key: field}}
+routes:
+  - name: records
+    match: {host: api.example.com, path: /records}
+    request: {rules: [{at: $..ssn, seal: field}]}
+"""
+ECHOES = """\
+policy: {{dir: policies}}
+ca: {{dir: ca, names: [api.example.com]}}
+listeners:
+  - {{name: four, mode: transparent, bind: "127.0.0.1:{port}"}}
+  - {{name: six, mode: transparent, bind: "[::1]:{port}"}}
+upstreams:
+  clear: {{url: "http://api.example.com:{calls}", http: "2"}}
+  websocket: {{url: "https://api.example.com:{secure_websocket}", tls: {{ca: public.pem}}}}
+  calls: {{url: "https://api.example.com:{secure_calls}", tls: {{ca: public.pem}}}}
+log: {{level: debug}}
+"""
+
+
+class Echoes(unittest.TestCase):
+    """WebSocket and gRPC, unharmed, under the agent's certificate or the service's own."""
+
+    @classmethod
+    def setUpClass(cls):
+        stack = contextlib.ExitStack()
+        cls.addClassCleanup(stack.close)
+        cls.world = Namespaces(stack, THERE[:1])
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        cls.world.issued.configure_cert(tls)
+        chain = b"".join(blob.bytes() for blob in cls.world.issued.cert_chain_pems)
+        credentials = grpc.ssl_server_credentials([(cls.world.issued.private_key_pem.bytes(), chain)])
+        with cls.world.network():
+            cls.ports = {
+                "websocket": stack.enter_context(echoes.websocket_echo(THERE[0])),
+                "secure_websocket": stack.enter_context(echoes.websocket_echo(THERE[0], tls)),
+                "calls": stack.enter_context(echoes.grpc_echo(THERE[0])),
+                "secure_calls": stack.enter_context(echoes.grpc_echo(THERE[0], credentials)),
+            }
+        cls.world.agent(ECHOES.format(port=PORT, **cls.ports), CALLS, cls.ports.values())
+
+    def check(self, kind, target, ca):
+        """Talks from the application's namespace; what the agent said meanwhile of connections."""
+        before = len(self.world.said())
+        script = support.PROJECT / "tests/python/echoes.py"
+        command = self.world.application(sys.executable, script, kind, target, "-" if ca is None else self.world.place / ca)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200, env={**os.environ, "GRPC_DNS_RESOLVER": "native"})
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr + self.world.said())
+        return lambda: self.world.said()[before:]
+
+    def test_websocket(self):
+        port, secure = self.ports["websocket"], self.ports["secure_websocket"]
+        for url, ca, outcomes in (
+            (f"ws://api.example.com:{port}/live", None, ["tunnelled"]),
+            (f"ws://other.example.com:{port}/live", None, ["tunnelled"]),
+            (f"wss://api.example.com:{secure}/live", "agent/ca/ca.pem", ["intercepted", "tunnelled"]),
+            (f"wss://other.example.com:{secure}/live", "public.pem", ["tunnelled"]),
+        ):
+            with self.subTest(url):
+                said = self.check("websocket", url, ca)
+                self.world.until("it is on record", lambda: all(f'outcome="{outcome}"' in said() for outcome in outcomes))
+                self.assertEqual('outcome="intercepted"' in said(), "intercepted" in outcomes)
+
+    def test_grpc(self):
+        port, secure = self.ports["calls"], self.ports["secure_calls"]
+        for target, ca, outcome in (
+            (f"api.example.com:{port}", None, None),
+            (f"api.example.com:{secure}", "agent/ca/ca.pem", "intercepted"),
+            (f"other.example.com:{secure}", "public.pem", "tunnelled"),
+        ):
+            with self.subTest(target):
+                said = self.check("grpc", target, ca)
+                self.world.until("it is on record", lambda: outcome is None or f'outcome="{outcome}"' in said())
+                self.assertEqual('outcome="intercepted"' in said(), outcome == "intercepted")
 
 
 if __name__ == "__main__":
