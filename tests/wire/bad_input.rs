@@ -277,17 +277,14 @@ fn odd_documents_are_sealed_right() {
     let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
     assert!(bench.passed(JSON, "/things", nested(128).as_bytes()) == nested(128).as_bytes());
     bench.refused(400, "too-deep", JSON, "/things", nested(129).as_bytes());
-    // 8 MiB are the most.
+    // 8 MiB are held; more goes in pieces, where the rules can be kept on parts.
     let padded = |size: usize| format!("{{\"number\":1{}}}", " ".repeat(size - 12)).into_bytes();
     assert!(
         masked(&bench.passed(JSON, "/things", &padded(8 << 20))).starts_with(r#"{"number":<> "#)
     );
-    bench.refused(
-        413,
-        "body-too-large",
-        JSON,
-        "/things",
-        &padded((8 << 20) + 1),
+    assert!(
+        masked(&bench.passed(JSON, "/things", &padded((8 << 20) + 1)))
+            .starts_with(r#"{"number":<> "#)
     );
 }
 
@@ -303,7 +300,7 @@ fn how_a_body_is_declared() {
         "Content-Type: application/x-www-form-urlencoded\r\n",
         "Content-Type: multipart/form-data; boundary=x\r\n",
         "Content-Type: application/octet-stream\r\n",
-        "Content-Type: application/x-ndjson\r\n",
+        "Content-Type: application/x-ndjson; charset=utf-16\r\n",
         "Content-Type: application/json; charset=utf-16\r\n",
         "Content-Type: application/json; charset=iso-8859-1\r\n",
         "Content-Type: application/json, text/plain\r\n",

@@ -181,7 +181,8 @@ proptest! {
         let rules = compile(all_kinds().swap_remove(kind).0);
         let cut = |chunk| in_pieces(&rules, body.as_bytes(), Cuts { chunk, step, window });
         let (one, other) = (cut(chunks.0), cut(chunks.1));
-        prop_assert_eq!(text(&one.0), text(&other.0));
+        // What is stopped may end within a character.
+        prop_assert_eq!(one.0, other.0);
         prop_assert_eq!(one.1, other.1);
         prop_assert_eq!(one.2, other.2);
     }
