@@ -23,12 +23,12 @@ def free_port():
         return server.getsockname()[1]
 
 
-def wait_for(port, process=None, log=None):
+def wait_for(port, process=None, log=None, address="127.0.0.1"):
     """Returns when something listens there; fails if the process ends first."""
     deadline = time.monotonic() + 60
     while True:
         with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", port), 1).close()
+            socket.create_connection((address, port), 1).close()
             return
         if (process and process.poll() is not None) or time.monotonic() > deadline:
             said = pathlib.Path(log).read_text() if log else ""
@@ -50,7 +50,7 @@ def go_environment():
 
 
 @contextlib.contextmanager
-def running(command, port, **environment):
+def running(command, port, address="127.0.0.1", **environment):
     """Runs a command until the block ends; gives the path of its output."""
     with tempfile.TemporaryDirectory() as directory:
         log = os.path.join(directory, "output")
@@ -59,7 +59,7 @@ def running(command, port, **environment):
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **environment}
             )
         try:
-            wait_for(port, process, log)
+            wait_for(port, process, log, address)
             yield pathlib.Path(log)
         finally:
             process.send_signal(signal.SIGTERM)

@@ -1,5 +1,6 @@
 //! Forward listeners: absolute targets, tunnels, intercepted TLS, and what is refused of each.
 
+use crate::frames::{self, END_HEADERS, Frames, HEADERS, PROTOCOL_ERROR, frame};
 use crate::harness::{Agent, Line, Raw, SOON, Setup, eventually, post};
 use crate::multiplexed::Pieces;
 use fieldveil::audit::Passed;
@@ -357,6 +358,13 @@ async fn over_http_2_every_target_is_absolute() {
         (200, SSN)
     );
     assert!(upstream.text().contains("fv1"));
+
+    // CONNECT is for HTTP/1.1, and so are upgrades: what RFC 8441 makes of the two is not on offer.
+    let mut client = Frames::to(behind.agent.address).await;
+    let asked = frames::request("CONNECT", "/live", &[(":protocol", "websocket")]);
+    client.say(&frame(HEADERS, END_HEADERS, 1, &asked)).await;
+    assert_eq!(client.outcome(1).await, Err(PROTOCOL_ERROR));
+    assert_eq!(upstream.connections(), 1);
 }
 
 #[tokio::test]

@@ -1,5 +1,8 @@
 //! Upgrades: what passes behind a 101, what does not, and that nothing is left of it.
 
+use crate::frames::{
+    END_HEADERS, END_STREAM, Frames, HEADERS, PROTOCOL_ERROR, SETTINGS, frame, request,
+};
 use crate::harness::{Agent, Line, Raw, Records, Setup, eventually};
 use fieldveil::audit::{Outcome, Passed};
 use fieldveil::listener::Settings;
@@ -321,4 +324,29 @@ async fn an_upstream_of_http2_alone_has_no_upgrade() {
         (502, "upgrade-unspoken")
     );
     assert_eq!(upstream.connections(), 0);
+}
+
+/// RFC 8441: it is not on offer, and who asks for it all the same is refused without the connection.
+#[tokio::test]
+async fn a_websocket_within_http2_is_not_on_offer() {
+    const ENABLE_CONNECT_PROTOCOL: [u8; 2] = [0, 8];
+    let upstream = Raw::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let agent = Setup::before(upstream.address).start().await;
+    let mut client = Frames::to(agent.address).await;
+    let offered = client.wait_for(SETTINGS).await.expect("settings").payload;
+    assert!(!offered.is_empty());
+    let offers = |setting: &[u8]| setting.starts_with(&ENABLE_CONNECT_PROTOCOL);
+    assert!(!offered.chunks(6).any(offers), "{offered:?}");
+
+    let more = [(":protocol", "websocket"), ("sec-websocket-version", "13")];
+    let asked = request("CONNECT", "/live", &more);
+    client.say(&frame(HEADERS, END_HEADERS, 1, &asked)).await;
+    assert_eq!(client.outcome(1).await, Err(PROTOCOL_ERROR));
+    assert_eq!(upstream.connections(), 0);
+    let get = request("GET", "/x", &[]);
+    client
+        .say(&frame(HEADERS, END_HEADERS | END_STREAM, 3, &get))
+        .await;
+    assert_eq!(client.outcome(3).await, Ok(b"ok".to_vec()));
+    assert_eq!(upstream.connections(), 1);
 }
