@@ -274,7 +274,7 @@ impl Proxy {
         let (mut body, verdict) = match &way {
             Some(way) if !way.rules(Side::Request).is_empty() => {
                 // Boxed, like the way back: what no route takes should not carry room for it.
-                Box::pin(self.outward(way, policies, &mut head, body, exchange, record)).await?
+                Box::pin(self.outward(way, &mut head, body, exchange, record)).await?
             }
             _ => (self.pass(&mut head.headers, body, pending), None),
         };
@@ -361,7 +361,6 @@ impl Proxy {
                 let expected = Expected {
                     method: &method,
                     patience: upstream.patience(),
-                    policies,
                 };
                 Box::pin(self.inward(way, expected, &mut head, body, record)).await?
             }

@@ -6,7 +6,7 @@
 
 use super::flow::document::Document;
 use super::flow::records::Records;
-use super::flow::{Engine, Lasting, Verdict};
+use super::flow::{Engine, Verdict};
 use super::letter::{self, Front, Letter};
 use super::refusal::Failure;
 use super::route::Way;
@@ -19,12 +19,10 @@ use crate::body::held::{self, Declared, Held, Unheld, boundary, declared, hold};
 use crate::body::records::Framing;
 use crate::body::{Arriving, Body, Broken};
 use crate::error::{Code, Error};
-use crate::policy::Policies;
 use crate::transform::{Heads, Rules, Shape, Tally};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, request, response};
 use hyper::body::Body as _;
-use std::sync::Arc;
 use std::time::Duration;
 
 impl Proxy {
@@ -33,7 +31,6 @@ impl Proxy {
     pub(super) async fn outward(
         &self,
         way: &Way<'_>,
-        policies: &Arc<Policies>,
         head: &mut request::Parts,
         incoming: Arriving,
         exchange: &impl Exchange,
@@ -45,14 +42,7 @@ impl Proxy {
         let read = self.read(way, Side::Request, (&mut *head).into(), arrived, record);
         match read.await? {
             Read::Flowing(flowing) => {
-                let flow = self.flow(
-                    way,
-                    policies,
-                    Side::Request,
-                    (&mut *head).into(),
-                    flowing,
-                    record,
-                );
+                let flow = self.flow(way, Side::Request, (&mut *head).into(), flowing, record);
                 let (body, verdict) = flow.await?;
                 headers::stream(&mut head.headers);
                 Ok((body, Some(verdict)))
@@ -161,14 +151,7 @@ impl Proxy {
         let read = self.read(way, Side::Response, (&mut *head).into(), arrived, record);
         match read.await? {
             Read::Flowing(flowing) => {
-                let flow = self.flow(
-                    way,
-                    expected.policies,
-                    Side::Response,
-                    head.into(),
-                    flowing,
-                    record,
-                );
+                let flow = self.flow(way, Side::Response, head.into(), flowing, record);
                 Ok(flow.await?.0)
             }
             Read::Body(body) => Ok(body),
@@ -273,7 +256,6 @@ impl Proxy {
     async fn flow(
         &self,
         way: &Way<'_>,
-        policies: &Arc<Policies>,
         side: Side,
         mut front: Front<'_>,
         flowing: Flowing,
@@ -294,9 +276,7 @@ impl Proxy {
             return Ok((flowing.into(), Verdict::default()));
         }
         self.head_alone(way, side, &mut front, record).await?;
-        let lasting = Lasting::of(way, policies)
-            .ok_or_else(|| Code::Internal.because("a route of no policy"))?;
-        let engine = Engine::new(self, lasting, side, record);
+        let engine = Engine::new(self, way, side, record);
         let verdict = engine.verdict();
         // Unknown ones were refused by what the head declares.
         let codings = Codings::of(front.headers).unwrap_or_default();
@@ -310,8 +290,7 @@ impl Proxy {
                 Body::flow(Flow::new(incoming, &codings, records, looking))
             }
             Flowing::Document(incoming) => {
-                let rules = Arc::clone(way.shared_rules(side));
-                let document = Document::new(engine.with(room), rules, self.limits.window);
+                let document = Document::new(engine.with(room), self.limits.window);
                 Body::flow(Flow::new(incoming, &codings, document, looking))
             }
         };
@@ -513,8 +492,6 @@ pub(super) struct Expected<'p> {
     pub method: &'p Method,
     /// For the whole of it to come, where it is held.
     pub patience: Duration,
-    /// In force for the exchange.
-    pub policies: &'p Arc<Policies>,
 }
 
 /// What there is of a body when the rules are expected.

@@ -18,46 +18,12 @@ use crate::context::Circumstances;
 use crate::dek::Ring;
 use crate::entropy;
 use crate::error::Error;
-use crate::policy::{Policies, Route};
 use crate::transform::{
     Gather, Gathered, GatheredPart, Message, Rules, plan_gathered, plan_message, quoted,
 };
 use http::HeaderMap;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::OwnedSemaphorePermit;
-
-/// A [`Way`] for the length of a stream.
-#[derive(Clone)]
-pub struct Lasting {
-    policies: Arc<Policies>,
-    /// Index of the policy, and of the route in it.
-    at: (usize, usize),
-    circumstances: Circumstances,
-    observing: bool,
-}
-
-impl Lasting {
-    /// `policies`: those that the way was found in. `None`: it is none of theirs.
-    pub fn of(way: &Way<'_>, policies: &Arc<Policies>) -> Option<Lasting> {
-        let mut each = policies.iter().enumerate();
-        let at = each.find_map(|(policy, known)| {
-            let mut routes = known.routes.iter();
-            let route = routes.position(|route| std::ptr::eq(route, way.route))?;
-            Some((policy, route))
-        })?;
-        Some(Lasting {
-            policies: Arc::clone(policies),
-            at,
-            circumstances: way.circumstances.clone(),
-            observing: way.observing,
-        })
-    }
-
-    fn route(&self) -> Option<&Route> {
-        let policy = self.policies.iter().nth(self.at.0)?;
-        policy.routes.get(self.at.1)
-    }
-}
 
 /// Why a flow was ended, for whoever waits for what comes of it.
 #[derive(Clone, Default)]
@@ -72,7 +38,10 @@ impl Verdict {
 
 /// The three steps for one direction of one exchange.
 pub struct Engine {
-    way: Lasting,
+    /// Of this side of the route.
+    rules: Arc<Rules>,
+    circumstances: Circumstances,
+    observing: bool,
     side: Side,
     keys: Arc<dyn KeySource>,
     room: Room,
@@ -84,9 +53,11 @@ pub struct Engine {
 
 impl Engine {
     /// For one side of an exchange whose record is `record`.
-    pub(super) fn new(proxy: &Proxy, way: Lasting, side: Side, record: &mut Record) -> Engine {
+    pub(super) fn new(proxy: &Proxy, way: &Way<'_>, side: Side, record: &mut Record) -> Engine {
         Engine {
-            way,
+            rules: Arc::clone(way.shared_rules(side)),
+            circumstances: way.circumstances.clone(),
+            observing: way.observing,
             side,
             keys: Arc::clone(&proxy.keys),
             room: proxy.room.clone(),
@@ -108,7 +79,7 @@ impl Engine {
     }
     /// What is done is not done to the bytes that go on.
     pub fn is_observing(&self) -> bool {
-        self.way.observing
+        self.observing
     }
     /// Bytes of the body came.
     pub fn came(&self, bytes: usize) {
@@ -120,12 +91,8 @@ impl Engine {
     /// # Errors
     /// To be [judged](Engine::judge).
     pub async fn rewrite(&mut self, text: &[u8], kept: usize) -> Result<Option<Vec<u8>>, Failure> {
-        let Some(route) = self.way.route() else {
-            return Ok(None);
-        };
-        let rules = rules(route, self.side);
         let message = Message::json(text);
-        let plan = plan_message(rules, &message, &self.way.circumstances)?;
+        let plan = plan_message(&self.rules, &message, &self.circumstances)?;
         if plan.is_unchanged() {
             self.slip.tally(plan.tally());
             return Ok(None);
@@ -148,16 +115,12 @@ impl Engine {
 
     /// What gathers texts from record to record, where a rule of this side does.
     pub fn gather(&self) -> Option<Gather> {
-        let rules = rules(self.way.route()?, self.side);
-        rules.gathers().then(Gather::default)
+        self.rules.gathers().then(Gather::default)
     }
 
     /// Takes the texts of a document apart that are gathered.
     pub fn apart(&self, gather: &mut Gather, document: &[u8]) -> Gathered {
-        match self.way.route() {
-            Some(route) => gather.document(rules(route, self.side), document),
-            None => Gathered::default(),
-        }
+        gather.document(&self.rules, document)
     }
 
     /// A gathered text put together, in quotes, its tokens opened as far as they open.
@@ -175,12 +138,8 @@ impl Engine {
                 }
                 GatheredPart::Token(rule, token) => (*rule, quoted(token)),
             };
-            let Some(route) = self.way.route() else {
-                continue;
-            };
             let message = Message::json(&token);
-            let rules = rules(route, self.side);
-            let plan = plan_gathered(rules, rule, &token, &self.way.circumstances)?;
+            let plan = plan_gathered(&self.rules, rule, &token, &self.circumstances)?;
             let ring: Ring = self.keys.fetch(plan.needs()).await?;
             let mut opened = Vec::new();
             let (tally, _) =
@@ -237,20 +196,16 @@ impl Engine {
     }
 
     fn decide(&self, error: Error, why: Option<&'static str>, unread: bool) -> Result<(), Broken> {
-        let rules = self.way.route().map(|route| rules(route, self.side));
-        let passes = |rules: &Rules| {
-            let sealing = match unread {
-                true => rules.seals_bodies(),
-                false => rules.seals(),
-            };
-            !sealing && !rules.rejects()
+        let sealing = match unread {
+            true => self.rules.seals_bodies(),
+            false => self.rules.seals(),
         };
         match why {
-            Some(why) if rules.is_some_and(passes) => {
+            Some(why) if !sealing && !self.rules.rejects() => {
                 self.slip.unread(why);
                 Ok(())
             }
-            _ if self.way.observing => {
+            _ if self.observing => {
                 self.slip.would_refuse(error.reason());
                 Ok(())
             }
@@ -283,12 +238,5 @@ impl Engine {
     /// What the trailers say of the body is not true of what it became.
     pub fn trailers(&self, trailers: &mut HeaderMap) {
         headers::without_digests(trailers);
-    }
-}
-
-fn rules(route: &Route, side: Side) -> &Rules {
-    match side {
-        Side::Request => &route.request,
-        Side::Response => &route.response,
     }
 }

@@ -24,8 +24,8 @@ pub struct Document {
 
 impl Document {
     /// `window`: bytes that wait for something, at most.
-    pub fn new(engine: Engine, rules: Arc<Rules>, window: usize) -> Document {
-        let circumstances = engine.way.circumstances.clone();
+    pub fn new(engine: Engine, window: usize) -> Document {
+        let (rules, circumstances) = (Arc::clone(&engine.rules), engine.circumstances.clone());
         Document {
             engine,
             pieces: Pieces::new(rules, circumstances, window),
