@@ -44,6 +44,8 @@ pub struct Engine {
     observing: bool,
     side: Side,
     keys: Arc<dyn KeySource>,
+    /// Records that were not in memory, of all pieces so far.
+    uncached: usize,
     room: Room,
     /// What this flow has of it.
     taken: Option<OwnedSemaphorePermit>,
@@ -60,6 +62,7 @@ impl Engine {
             observing: way.observing,
             side,
             keys: Arc::clone(&proxy.keys),
+            uncached: 0,
             room: proxy.room.clone(),
             taken: None,
             slip: record.flows(side),
@@ -97,7 +100,8 @@ impl Engine {
             self.slip.tally(plan.tally());
             return Ok(None);
         }
-        let ring: Ring = self.keys.fetch(plan.needs()).await?;
+        let ring = self.keys.fetch_further(plan.needs(), &mut self.uncached);
+        let ring: Ring = ring.await?;
         let memory = kept
             .saturating_add(text.len())
             .saturating_add(plan.memory(&ring));
@@ -140,7 +144,8 @@ impl Engine {
             };
             let message = Message::json(&token);
             let plan = plan_gathered(&self.rules, rule, &token, &self.circumstances)?;
-            let ring: Ring = self.keys.fetch(plan.needs()).await?;
+            let ring = self.keys.fetch_further(plan.needs(), &mut self.uncached);
+            let ring: Ring = ring.await?;
             let mut opened = Vec::new();
             let (tally, _) =
                 plan.apply_message(&message, &ring, &mut entropy::fill, &mut opened)?;

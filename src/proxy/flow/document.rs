@@ -14,8 +14,6 @@ use std::sync::Arc;
 pub struct Document {
     engine: Engine,
     pieces: Pieces<Arc<Rules>>,
-    /// Records that its pieces asked for so far.
-    uncached: usize,
     /// The rest goes on as it comes.
     passing: bool,
     /// All of it was read, and what was counted beside the pieces was told.
@@ -29,7 +27,6 @@ impl Document {
         Document {
             engine,
             pieces: Pieces::new(rules, circumstances, window),
-            uncached: 0,
             passing: false,
             told: false,
         }
@@ -52,18 +49,16 @@ impl Document {
 }
 
 /// The keys of a piece, and what they make of it.
-async fn rewrite(
-    engine: &Engine,
-    piece: &Piece<'_>,
-    uncached: &mut usize,
-    out: &mut Vec<u8>,
-) -> Result<(), Failure> {
+async fn rewrite(engine: &mut Engine, piece: &Piece<'_>, out: &mut Vec<u8>) -> Result<(), Failure> {
     if piece.is_unchanged() {
         engine.slip.tally(piece.tally());
         out.extend_from_slice(&piece.bytes);
         return Ok(());
     }
-    let ring: Ring = engine.keys.fetch_further(piece.needs(), uncached).await?;
+    let ring = engine
+        .keys
+        .fetch_further(piece.needs(), &mut engine.uncached);
+    let ring: Ring = ring.await?;
     let tally = piece.apply(&ring, &mut entropy::fill, out)?;
     engine.slip.tally(&tally);
     Ok(())
@@ -87,7 +82,7 @@ impl Rewrite for Document {
         let before = out.len();
         match self.pieces.piece() {
             Ok(Some(piece)) => {
-                let rewritten = rewrite(&self.engine, &piece, &mut self.uncached, out).await;
+                let rewritten = rewrite(&mut self.engine, &piece, out).await;
                 if let Err(failure) = rewritten {
                     self.engine.judge(failure)?;
                     out.truncate(before);
