@@ -5,9 +5,9 @@ use super::{Target, Targets, Upstream};
 use crate::error::{Code, Error};
 use crate::policy::HostPattern;
 use bytes::Bytes;
-use http::HeaderValue;
 use http::header::HOST;
 use http::request::Parts;
+use http::{HeaderValue, Version};
 use hyper::body::Body;
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -82,7 +82,7 @@ where
     }
 
     /// The upstream of a request on a connection that was redirected on its way to `address`: at that address, by the name that the
-    /// request has for it.
+    /// request has for it, in HTTP/2 if the client knows that it speaks that.
     ///
     /// # Errors
     /// The request is for another port or address than its connection, or says that it came over TLS; nothing makes upstreams here.
@@ -104,7 +104,8 @@ where
         if literal.is_ok_and(|ip| ip.to_canonical() != address.ip().to_canonical()) {
             return Err(Code::Misdirected.because("another address than the connection's"));
         }
-        targets.pooled(&target.at(address)).map(Cow::Owned)
+        let target = target.at(address).in_http2(head.version == Version::HTTP_2);
+        targets.pooled(&target).map(Cow::Owned)
     }
 
     /// What makes upstreams here, where requests name theirs.

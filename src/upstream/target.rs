@@ -4,7 +4,8 @@ use http::uri::{Authority, Scheme};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Scheme, host and port; and the address, where it must be that one whatever the name resolves to.
+/// Scheme, host and port; the address, where it must be that one whatever the name resolves to; and whether it is known to speak HTTP/2
+/// without TLS.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Target {
     tls: bool,
@@ -12,6 +13,7 @@ pub struct Target {
     host: String,
     port: u16,
     address: Option<SocketAddr>,
+    http2: bool,
 }
 
 impl Target {
@@ -36,6 +38,7 @@ impl Target {
             host: host_name(host)?,
             port,
             address: None,
+            http2: false,
         })
     }
 
@@ -43,6 +46,13 @@ impl Target {
     #[must_use]
     pub fn at(mut self, address: SocketAddr) -> Target {
         self.address = Some(address);
+        self
+    }
+
+    /// The same, and its client speaks HTTP/2 with it: by prior knowledge (RFC 9113 section 3.3), where it is without TLS.
+    #[must_use]
+    pub fn in_http2(mut self, http2: bool) -> Target {
+        self.http2 = http2;
         self
     }
 
@@ -61,6 +71,11 @@ impl Target {
     /// The address to connect to, where it is fixed.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// Whether it is known to speak HTTP/2 though no TLS says so.
+    pub(super) fn speaks_http2(&self) -> bool {
+        self.http2 && !self.tls
     }
 
     /// As in a Host field: the port only where it is not the scheme's own.

@@ -4,12 +4,13 @@
 
 use super::dial::Dialer;
 use super::target::Target;
-use super::{BadSettings, OwnAddresses, Settings, Upstream, tls};
+use super::{BadSettings, OwnAddresses, Settings, Speak, Upstream, tls};
 use crate::error::{Code, Error};
 use bytes::Bytes;
 use http::Uri;
 use hyper::body::Body;
 use rustls::ClientConfig;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -102,8 +103,11 @@ where
         let kind = self.kind(target);
         let tls = kind.tls.clone().filter(|_| target.tls());
         let dialer = self.dialer(target);
-        Upstream::build(&kind.settings, scheme, authority, tls, dialer)
-            .map_err(|_| Code::Target.into())
+        let mut settings = Cow::Borrowed(&kind.settings);
+        if settings.speak == Speak::Either && target.speaks_http2() {
+            settings.to_mut().speak = Speak::Http2;
+        }
+        Upstream::build(&settings, scheme, authority, tls, dialer).map_err(|_| Code::Target.into())
     }
 
     /// The upstream of this target that all requests share.

@@ -239,7 +239,6 @@ listeners:
   - {{name: four, mode: transparent, bind: "127.0.0.1:{port}"}}
   - {{name: six, mode: transparent, bind: "[::1]:{port}"}}
 upstreams:
-  clear: {{url: "http://api.example.com:{calls}", http: "2"}}
   websocket: {{url: "https://api.example.com:{secure_websocket}", tls: {{ca: public.pem}}}}
   calls: {{url: "https://api.example.com:{secure_calls}", tls: {{ca: public.pem}}}}
 log: {{level: debug}}
@@ -292,7 +291,9 @@ class Echoes(unittest.TestCase):
     def test_grpc(self):
         port, secure = self.ports["calls"], self.ports["secure_calls"]
         for target, ca, outcome in (
+            # Nothing says that HTTP/2 is spoken there but the client.
             (f"api.example.com:{port}", None, None),
+            (f"other.example.com:{port}", None, None),
             (f"api.example.com:{secure}", "agent/ca/ca.pem", "intercepted"),
             (f"other.example.com:{secure}", "public.pem", "tunnelled"),
         ):
