@@ -96,9 +96,9 @@ async def pump(reader, writer):
 
 
 @contextlib.contextmanager
-def serving(cert, key, relays, also="127.0.0.1"):
+def serving(cert, key, relays, also="127.0.0.1", upstream=None):
     """Runs an upstream, and these relays; gives the upstream and its two ports, without TLS and with it. `also`: a further address."""
-    upstream = Upstream()
+    upstream = upstream or Upstream()
     config = hypercorn.config.Config()
     clear, secure = support.free_port(), support.free_port()
     addresses = sorted({"127.0.0.1", also})

@@ -15,10 +15,12 @@ import unittest
 
 import aiohttp
 import grpc
+import httpx
 import trustme
 import websockets
 
 import echoes
+import recording
 import support
 
 POLICY = """\
@@ -45,6 +47,18 @@ upstreams:
   secure: {{url: "https://localhost:{upstream}", tls: {{ca: public.pem}}, http: "{http}"}}
 log: {{level: debug}}
 """
+
+
+async def asgi_echo(scope, receive, send):
+    """Says in which version it was asked; and sends back what comes over a WebSocket."""
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": scope["http_version"].encode()})
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept", "subprotocol": "echo.v1"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "bytes": message.get("bytes"), "text": message.get("text")})
 
 
 class Upgrades(unittest.TestCase):
@@ -152,6 +166,21 @@ class Forward(Upgrades):
         with self.assertRaises(websockets.exceptions.InvalidStatus) as refused:
             asyncio.run(echoes.talk(f"wss://localhost:{upstream}/records", proxy=proxy, ssl=trust))
         self.assertEqual(json.loads(refused.exception.response.body)["code"], "upgrade-refused")
+
+    def test_websocket_of_a_service_that_prefers_http_2(self):
+        """An upgrade is HTTP/1.1's: it gets a connection in that, whatever the others of its service and its client are."""
+        key, chain = self.place / "key.pem", self.place / "chain.pem"
+        self.issued.private_key_pem.write_to_path(key)
+        chain.write_bytes(b"".join(blob.bytes() for blob in self.issued.cert_chain_pems))
+        serving = recording.serving(chain, key, [], upstream=asgi_echo)
+        _, _, upstream = self.stack.enter_context(serving)
+        proxy = "http://" + self.agent(FORWARD, upstream=upstream, http="auto")
+        trust = ssl.create_default_context(cafile=self.own)
+        asyncio.run(echoes.talk(f"wss://localhost:{upstream}/live", proxy=proxy, ssl=trust))
+        self.until_said(" connection ", 'outcome="tunnelled"')
+        with httpx.Client(http2=True, proxy=proxy, verify=trust) as client:
+            answer = client.get(f"https://localhost:{upstream}/version")
+            self.assertEqual((answer.http_version, answer.text), ("HTTP/2", "2"))
 
     def test_websocket_in_absolute_form(self):
         """aiohttp has no CONNECT for what goes without TLS, and writes the scheme as the application did."""
