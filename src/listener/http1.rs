@@ -27,6 +27,10 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
+/// When the drain begins, how long an idle connection is kept for a request that is on its way already: it is answered, with
+/// `Connection: close`, and nobody's request meets a closed door (RFC 9112 section 9.5).
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// Serves until the connection's end, or until a CONNECT or an upgrade leads elsewhere: then what was read behind it comes back, too.
 pub(super) async fn serve(
     service: &Service,
@@ -85,18 +89,21 @@ pub(super) async fn serve(
                 .serve_connection(TokioIo::new(door), service_fn(&answering))
                 .with_upgrades(),
         );
-        if told {
-            awake.as_mut().graceful_shutdown();
-        }
+        let mut last = false;
         let ended = poll_fn(|cx| {
             if !told && drain.poll(cx).is_ready() {
                 told = true;
-                awake.as_mut().graceful_shutdown();
+                wire.leave_within(FAREWELL);
             }
             loop {
                 // How a connection ends is of no interest; how its requests do is on record.
                 if awake.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(true);
+                }
+                if told && !last && wire.is_busy() {
+                    last = true;
+                    awake.as_mut().graceful_shutdown();
+                    continue;
                 }
                 let Some((deadline, expiry)) = wire.deadline(&patience) else {
                     return Poll::Pending;
@@ -138,6 +145,7 @@ pub(super) async fn serve(
             }
             if !told && drain.poll(cx).is_ready() {
                 told = true;
+                wire.leave_within(FAREWELL);
                 return Poll::Ready(());
             }
             if alarm.as_mut().poll(cx).is_ready() {

@@ -75,6 +75,8 @@ pub struct Wire {
     body_since: AtomicU64,
     write_since: AtomicU64,
     closing_since: AtomicU64,
+    /// When an idle connection ends, however long it has been idle.
+    leaves_at: AtomicU64,
     /// Request number (from 1) and why its head is refused.
     refused_head: OnceLock<(u64, Code)>,
     /// Request number (from 1) and what broke its body.
@@ -105,6 +107,7 @@ impl Wire {
             body_since: AtomicU64::new(0),
             write_since: AtomicU64::new(0),
             closing_since: AtomicU64::new(0),
+            leaves_at: AtomicU64::new(0),
             refused_head: OnceLock::new(),
             broken_body: OnceLock::new(),
             expired: OnceLock::new(),
@@ -255,13 +258,27 @@ impl Wire {
             let begun = if heads == 0 { 1 } else { since };
             return Some((at(begun, patience.head), Expiry::Head));
         }
-        match heads {
-            0 => Some((self.born + patience.head, Expiry::Idle)),
-            _ => Some((
-                at(self.idle_since.load(Relaxed).max(1), patience.idle),
-                Expiry::Idle,
-            )),
-        }
+        let idle = match heads {
+            0 => self.born + patience.head,
+            _ => at(self.idle_since.load(Relaxed).max(1), patience.idle),
+        };
+        let until = match self.leaves_at.load(Relaxed) {
+            0 => idle,
+            leaves => idle.min(at(leaves, Duration::ZERO)),
+        };
+        Some((until, Expiry::Idle))
+    }
+
+    /// A request is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.heads.load(Relaxed) > self.answered.load(Relaxed)
+    }
+
+    /// From now on, the connection may be idle for so long.
+    pub(super) fn leave_within(&self, most: Duration) {
+        let most = u64::try_from(most.as_micros()).unwrap_or(u64::MAX / 2);
+        self.leaves_at
+            .store(self.now().saturating_add(most), Relaxed);
     }
 
     /// When a connection on which nothing is under way may let go of what it does not need until the next request.

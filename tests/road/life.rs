@@ -126,6 +126,34 @@ async fn a_connection_that_dozes_misses_nothing() {
 }
 
 #[tokio::test]
+async fn a_request_that_crosses_the_drain_is_answered() {
+    let upstream = Raw::answering(OK).await;
+    for awake in [Duration::ZERO, SOON] {
+        let mut setup = Setup::before(upstream.address);
+        setup.listener.patience.awake = awake;
+        let agent = setup.start().await;
+        let (mut idle, mut begun) = (agent.line().await, agent.line().await);
+        for line in [&mut idle, &mut begun] {
+            line.say(GET).await;
+            assert_eq!(line.answer().await.text(), "ok");
+        }
+        begun.say(&GET[..9]).await;
+        agent.drain.send(true).expect("it listens");
+        idle.say(GET).await;
+        begun.say(&GET[9..]).await;
+        for line in [&mut idle, &mut begun] {
+            let answer = line.answer().await;
+            assert_eq!(
+                (answer.text(), answer.header("connection")),
+                ("ok", Some("close"))
+            );
+            assert!(line.is_over().await);
+        }
+        agent.serving.await.expect("it ends");
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_stalls_is_answered_408() {
     let upstream = silent_upstream().await;
     for policy in [None, Some(crate::rewriting::POLICY)] {
