@@ -76,8 +76,9 @@ class TransparentClients(unittest.TestCase):
         program("curl")
         command = [sys.executable, HERE / "with_curl.py"]
         self.both(command)
-        # As in test_clients.py, it cannot follow a redirection there.
-        self.check(command, "2", secure=False, without=("redirect",))
+        # As in test_clients.py, it cannot follow a redirection there. And curl 7.88 may lose an answer that comes before it has sent its
+        # body: the stream's RST_STREAM behind that answer (RFC 9113 section 8.1) is then all that it sees.
+        self.check(command, "2", secure=False, without=("redirect", "refused"))
         self.check(command, "2", secure=True)
 
     def test_requests(self):
