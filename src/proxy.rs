@@ -1,17 +1,17 @@
 //! The road: what happens to a request, on one page.
 //!
 //! [`Proxy::handle`] cannot fail, it answers. `carry` takes the request to the upstream and the answer back;
-//! where it fails, nothing more happens than that the client is told. `rewrite` is the three steps for either
+//! where it fails, nothing more happens than that the client is told. `directions` has the three steps for either
 //! direction: plan (which spans, which keys), fetch (the only wait for keys), apply.
 //!
 //! It never looks into a body that no route takes, and never retries what was begun.
 
 mod connect;
-mod directions;
-mod flow;
+pub(crate) mod directions;
+pub(crate) mod flow;
 pub(crate) mod headers;
 mod keys;
-pub(crate) mod letter;
+mod letter;
 pub(crate) mod refusal;
 pub(crate) mod route;
 mod upgrade;
@@ -21,28 +21,23 @@ pub use keys::KeySource;
 pub use upgrade::Switched;
 
 use crate::audit::{Observe, RESULT, Record, Side};
-use crate::body::held::{self, Room};
 use crate::body::pace::{Pace, Rate};
 use crate::body::{Arriving, Body};
-use crate::entropy;
 use crate::error::{Code, Error};
 use crate::policy::{Peer, Policies};
-use crate::transform::{Heads, Message, Spot, Tally, plan_message};
+use crate::transform::Spot;
 use crate::upstream::{Upstream, Upstreams};
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use directions::Expected;
+use directions::{Directions, Expected};
 use flow::Verdict;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
-use refusal::Failure;
-use route::Way;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use upgrade::Asked;
 
@@ -123,10 +118,9 @@ pub struct Proxy {
     listener: Arc<str>,
     upstreams: Upstreams<Body>,
     in_force: ArcSwap<InForce>,
-    keys: Arc<dyn KeySource>,
+    directions: Directions,
     limits: Limits,
     in_flight: Arc<Semaphore>,
-    room: Room,
     /// Our entry in Via, by which a loop is seen.
     pseudonym: headers::Pseudonym,
     /// Hosts that no policy names are refused.
@@ -147,9 +141,8 @@ impl Proxy {
             listener: listener.into(),
             upstreams: upstreams.into(),
             in_force: ArcSwap::from_pointee(InForce { policies, sink }),
-            keys,
+            directions: Directions::new(keys, limits),
             limits,
-            room: Room::new(limits.held_total),
             in_flight: Arc::new(Semaphore::new(limits.in_flight.min(Semaphore::MAX_PERMITS))),
             pseudonym: headers::Pseudonym::new(),
             covered_only: false,
@@ -274,9 +267,11 @@ impl Proxy {
         let (mut body, verdict) = match &way {
             Some(way) if !way.rules(Side::Request).is_empty() => {
                 // Boxed, like the way back: what no route takes should not carry room for it.
-                Box::pin(self.outward(way, &mut head, body, exchange, record)).await?
+                let blame = |error| blame(exchange, error);
+                let outward = self.directions.outward(way, &mut head, body, blame, record);
+                Box::pin(outward).await?
             }
-            _ => (self.pass(&mut head.headers, body, pending), None),
+            _ => (directions::pass(&mut head.headers, body, pending), None),
         };
         if way.as_ref().is_some_and(|way| way.rewrites(Side::Response)) {
             headers::ask_for_readable(&mut head.headers);
@@ -362,7 +357,10 @@ impl Proxy {
                     method: &method,
                     patience: upstream.patience(),
                 };
-                Box::pin(self.inward(way, expected, &mut head, body, record)).await?
+                let inward = self
+                    .directions
+                    .inward(way, expected, &mut head, body, record);
+                Box::pin(inward).await?.0
             }
             _ => Body::stream(body),
         };
@@ -372,33 +370,6 @@ impl Proxy {
     /// Requests for other hosts come this way, too: a redirection need not keep a client here.
     fn is_everywhere(&self, exchange: &impl Exchange) -> bool {
         exchange.leads_to().is_some() || self.upstreams.targets().is_some()
-    }
-
-    /// Plan, fetch, apply. `None`: nothing is replaced.
-    async fn rewrite(
-        &self,
-        way: &Way<'_>,
-        side: Side,
-        message: &Message<'_>,
-        room: &mut Option<OwnedSemaphorePermit>,
-    ) -> Result<(Option<Bytes>, Heads, Tally), Failure> {
-        let body = message.body;
-        let plan = plan_message(way.rules(side), message, &way.circumstances)?;
-        if plan.is_unchanged() {
-            return Ok((None, Heads::default(), plan.tally().clone()));
-        }
-        let ring = self.keys.fetch(plan.needs()).await?;
-        let memory = body.len().saturating_add(plan.memory(&ring));
-        if !self.room.enlarge(room, memory) {
-            return Err(Failure::Room {
-                ever: self.room.could_take(memory),
-            });
-        }
-        let mut out = Vec::new();
-        let (tally, heads) = plan.apply_message(message, &ring, &mut entropy::fill, &mut out)?;
-        let replaced = out != body;
-        held::shrink(room, body.len().max(out.len()));
-        Ok((replaced.then(|| out.into()), heads, tally))
     }
 }
 

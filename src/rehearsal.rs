@@ -7,23 +7,25 @@
 //! Reading order: this page, `script` (the test file), `verdict` (expected and seen), `keys`.
 
 mod keys;
-mod records;
 pub mod script;
 mod verdict;
 
 use crate::audit::{Entry, Observe, Record, Side};
-use crate::body::held::{Declared, boundary, declared};
+use crate::body::held::boundary;
+use crate::body::{Arriving, Body};
 use crate::error::{Code, Error};
 use crate::policy::{Peer, Policies};
-use crate::proxy::letter::{self, Front, Letter};
-use crate::proxy::refusal::{self, Failure};
-use crate::proxy::route::{self, Way};
-use crate::proxy::{Limits, headers};
-use crate::transform::{Heads, Message, Rules, Shape, Tally, plan_message};
-use http::header::CONTENT_TYPE;
+use crate::proxy::directions::{Directions, Expected};
+use crate::proxy::flow::Verdict;
+use crate::proxy::{Limits, headers, route};
+use crate::transform::{Message, Shape, Tally};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, response};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body_util::BodyExt as _;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 pub use keys::{Kept, Keys};
 pub use verdict::{CaseResult, run};
@@ -102,32 +104,31 @@ impl Head {
     }
 }
 
-/// Sends a request through. `host`: that of the upstream, as the agent knows it. `caller`: who asks, wherever the policy takes that
-/// from; without it, what the request's headers say.
-pub fn pass(
-    policies: &Policies,
-    keys: &mut Keys,
-    head: Parts,
-    host: &str,
-    body: &[u8],
-    answer: &Answer,
-    caller: Option<&str>,
-) -> Passage {
+/// A request, and what is answered to it.
+pub struct Asked<'a> {
+    /// In force.
+    pub policies: &'a Policies,
+    /// The request's.
+    pub head: Parts,
+    /// That of the upstream, as the agent knows it.
+    pub host: &'a str,
+    /// The request's.
+    pub body: &'a [u8],
+    /// By the upstream.
+    pub answer: &'a Answer,
+    /// Who asks, wherever the policy takes that from; without it, what the request's headers say.
+    pub caller: Option<&'a str>,
+    /// A listener's; those of bodies hold.
+    pub limits: Limits,
+}
+
+/// Sends a request through.
+pub fn pass(asked: Asked<'_>, keys: &Keys) -> Passage {
     let notes = Arc::new(Notes::default());
-    let mut record = Record::open("rehearsal".into(), head.method.clone(), notes.clone());
+    let method = asked.head.method.clone();
+    let mut record = Record::open("rehearsal".into(), method, notes.clone());
     let mut passage = Passage::default();
-    let carried = carry(
-        policies,
-        keys,
-        head,
-        host,
-        body,
-        answer,
-        caller,
-        &mut record,
-        &mut passage,
-    );
-    match carried {
+    match carry(asked, keys, &mut record, &mut passage) {
         Ok(()) => record.answered(200, None),
         Err(error) => {
             record.refused(error.reason(), error.code().row().status, None);
@@ -145,19 +146,23 @@ pub fn pass(
     passage
 }
 
-/// As `Proxy::carry`, with bodies at hand.
-#[expect(clippy::too_many_arguments, reason = "one call, from `pass` alone")]
+/// As `Proxy::carry`, with bodies at hand: the two directions are the road's own.
 fn carry(
-    policies: &Policies,
-    keys: &mut Keys,
-    mut head: Parts,
-    host: &str,
-    body: &[u8],
-    answer: &Answer,
-    caller: Option<&str>,
+    asked: Asked<'_>,
+    keys: &Keys,
     record: &mut Record,
     passage: &mut Passage,
 ) -> Result<(), Error> {
+    let Asked {
+        policies,
+        mut head,
+        host,
+        body,
+        answer,
+        caller,
+        limits,
+    } = asked;
+    let directions = Directions::new(Arc::new(keys.clone()), limits);
     headers::arrive(&head.method, &mut head.headers, &headers::Pseudonym::new())?;
     let mut way = route::take(policies, &head, host, Peer::default(), record)?;
     if let (Some(way), Some(caller)) = (&mut way, caller)
@@ -167,24 +172,32 @@ fn carry(
         way.note_caller(record);
     }
     let way = way;
-    let sent = match &way {
-        Some(way) if !way.rules(Side::Request).is_empty() => {
-            outward(way, keys, &mut head, body.to_vec(), record)?
-        }
-        _ => body.to_vec(),
-    };
-    passage.upstream = Some(sent.clone());
+    let mut sent = Came::from(body.to_vec());
+    if let Some(way) = &way
+        && !way.rules(Side::Request).is_empty()
+    {
+        let body = Arriving::at_hand(sent.bytes.into());
+        let outward = directions.outward(way, &mut head, body, |error| error, record);
+        let (body, verdict) = at_once(outward)??;
+        sent = at_once(came(body, verdict))?;
+    }
+    passage.upstream = Some(sent.bytes.clone());
     passage.upstream_head = Head {
         headers: head.headers.clone(),
         query: head.uri.query().map(str::to_owned),
     };
+    sent.cut.map_or(Ok(()), Err)?;
     let (status, answered, body) = match answer {
         Answer::Echo => {
             let mut headers = HeaderMap::new();
-            let kind = head.headers.get(CONTENT_TYPE);
             let json = HeaderValue::from_static("application/json");
-            headers.insert(CONTENT_TYPE, kind.cloned().unwrap_or(json));
-            (StatusCode::OK, headers, sent)
+            headers.insert(CONTENT_TYPE, json);
+            for name in [CONTENT_TYPE, CONTENT_ENCODING] {
+                if let Some(value) = head.headers.get(&name) {
+                    headers.insert(name, value.clone());
+                }
+            }
+            (StatusCode::OK, headers, sent.bytes)
         }
         Answer::Given {
             status,
@@ -193,195 +206,74 @@ fn carry(
         } => (*status, headers.clone(), body.clone()),
     };
     passage.answer = Some(body.clone());
-    let looked_into = head.method != Method::HEAD && status != StatusCode::NOT_MODIFIED;
     let mut response = http::Response::new(());
     *response.status_mut() = status;
     *response.headers_mut() = answered;
     let (mut response, ()) = response.into_parts();
     passage.answer_headers.clone_from(&response.headers);
-    let back = match &way {
-        Some(way) if !way.rules(Side::Response).is_empty() => {
-            inward(way, keys, &mut response, looked_into, body, record)?
-        }
-        _ => body,
-    };
-    passage.client_head.headers = response.headers;
-    passage.client = Some(back);
-    Ok(())
-}
-
-/// A body that is declared so cannot be rewritten while it flows. What can be is all at hand here, and read at once.
-fn must_be_held(rules: &Rules, declared: Declared) -> bool {
-    match declared {
-        Declared::Records(_) => false,
-        Declared::Json => rules.in_pieces().is_err(),
-        _ => true,
-    }
-}
-
-/// As `Proxy::outward`.
-fn outward(
-    way: &Way<'_>,
-    keys: &mut Keys,
-    head: &mut Parts,
-    body: Vec<u8>,
-    record: &mut Record,
-) -> Result<Vec<u8>, Error> {
-    let rules = way.rules(Side::Request);
-    let mut passes = body.is_empty() || !rules.reads_bodies();
-    let declared = declared(&head.headers);
-    if let (false, Some(error)) = (passes, refusal::of_request(declared, rules)) {
-        way.unreadable(Side::Request, error, declared.word(), record)?;
-        passes = true;
-    }
-    let held = must_be_held(rules, declared);
-    if !passes && held && body.len() > Limits::default().held_body {
-        let error = Code::BodyTooLarge.into();
-        way.unreadable(Side::Request, error, "too-large", record)?;
-        passes = true;
-    }
-    let mut front = Front::from(head);
-    match (passes, declared) {
-        (false, Declared::Records(framing)) => {
-            records::stream(way, keys, Side::Request, &mut front, framing, body, record)
-        }
-        (true, _) => head_alone(way, keys, Side::Request, &mut front, record).map(|()| body),
-        (false, _) => finish(way, keys, Side::Request, &mut front, body, record),
-    }
-}
-
-/// As `Proxy::inward`. `looked_into`: the answer has a body, if it is not empty.
-fn inward(
-    way: &Way<'_>,
-    keys: &mut Keys,
-    head: &mut response::Parts,
-    looked_into: bool,
-    body: Vec<u8>,
-    record: &mut Record,
-) -> Result<Vec<u8>, Error> {
-    let rules = way.rules(Side::Response);
-    let mut passes = !looked_into || body.is_empty() || !rules.reads_bodies();
-    let declared = declared(&head.headers);
-    let held = must_be_held(rules, declared);
-    let why = match (head.status, declared) {
-        (StatusCode::PARTIAL_CONTENT, _) => Some("partial"),
-        (_, declared) if !refusal::reads(rules, declared) => Some(declared.word()),
-        _ if held && body.len() > Limits::default().held_body => Some("too-large"),
-        _ => None,
-    };
-    if let (false, Some(why)) = (passes, why) {
-        let error = Code::UpstreamUnreadable.because(why);
-        way.unreadable(Side::Response, error, why, record)?;
-        passes = true;
-    }
-    let mut front = Front::from(head);
-    match (passes, declared) {
-        (false, Declared::Records(framing)) => {
-            records::stream(way, keys, Side::Response, &mut front, framing, body, record)
-        }
-        (true, _) => head_alone(way, keys, Side::Response, &mut front, record).map(|()| body),
-        (false, _) => finish(way, keys, Side::Response, &mut front, body, record),
-    }
-}
-
-/// As `Proxy::finish`: rewrites a message; an observing route only notes what came of it.
-fn finish(
-    way: &Way<'_>,
-    keys: &mut Keys,
-    side: Side,
-    front: &mut Front<'_>,
-    body: Vec<u8>,
-    record: &mut Record,
-) -> Result<Vec<u8>, Error> {
-    let rules = way.rules(side);
-    let letter = Letter::of(rules, front);
-    let boundary = boundary(front.headers);
-    let shape = letter::shape(rules, declared(front.headers), boundary.as_deref());
-    match rewrite(way, side, &letter.message(&body, shape), keys) {
-        Ok((out, heads, tally)) => {
-            record.tally(side, tally);
-            if way.observing {
-                return Ok(body);
-            }
-            put_back(way, side, &letter, heads, front, record)?;
-            Ok(out)
-        }
-        Err(refusal) => {
-            let (error, why) = Failure::from(refusal).on(side);
-            match why {
-                Some(why) => way.unreadable(side, error, why, record)?,
-                None => way.refuse(error, record)?,
-            }
-            head_alone(way, keys, side, front, record)?;
-            Ok(body)
-        }
-    }
-}
-
-/// As `Proxy::head_alone`.
-fn head_alone(
-    way: &Way<'_>,
-    keys: &mut Keys,
-    side: Side,
-    front: &mut Front<'_>,
-    record: &mut Record,
-) -> Result<(), Error> {
-    let rules = way.rules(side);
-    if !rules.reads_heads() {
-        return Ok(());
-    }
-    let letter = Letter::of(rules, front);
-    match rewrite(way, side, &letter.message(&[], Shape::Unread), keys) {
-        Ok((_, heads, tally)) => {
-            record.tally(side, tally);
-            if way.observing {
-                return Ok(());
-            }
-            put_back(way, side, &letter, heads, front, record)
-        }
-        Err(refusal) => {
-            let (error, why) = Failure::from(refusal).on(side);
-            match why {
-                Some(why) if !rules.seals_heads() => {
-                    record.unread(why);
-                    Ok(())
-                }
-                _ => way.refuse(error, record),
-            }
-        }
-    }
-}
-
-fn put_back(
-    way: &Way<'_>,
-    side: Side,
-    letter: &Letter,
-    heads: Heads,
-    front: &mut Front<'_>,
-    record: &mut Record,
-) -> Result<(), Error> {
-    letter.put_back(heads, front).or_else(|error| {
-        let error = match side {
-            Side::Request => error,
-            Side::Response => Code::UpstreamRefused.because("its head would be too long"),
+    let mut back = Came::from(body);
+    if let Some(way) = &way
+        && !way.rules(Side::Response).is_empty()
+    {
+        let expected = Expected {
+            method: &head.method,
+            patience: limits.held_for,
         };
-        way.refuse(error, record)
-    })
+        let body = Arriving::at_hand(back.bytes.into());
+        let inward = directions.inward(way, expected, &mut response, body, record);
+        let (body, verdict) = at_once(inward)??;
+        back = at_once(came(body, verdict))?;
+    }
+    passage.client_head.headers = response.headers;
+    passage.client = Some(back.bytes);
+    back.cut.map_or(Ok(()), Err)
 }
 
-/// Plan, fetch, apply.
-fn rewrite(
-    way: &Way<'_>,
-    side: Side,
-    message: &Message<'_>,
-    keys: &mut Keys,
-) -> Result<(Vec<u8>, Heads, Tally), crate::transform::Refusal> {
-    let plan = plan_message(way.rules(side), message, &way.circumstances)?;
-    let ring = keys.ring(plan.needs());
-    let mut out = Vec::new();
-    let (tally, heads) =
-        plan.apply_message(message, &ring, &mut |buffer| keys.random(buffer), &mut out)?;
-    Ok((out, heads, tally))
+/// What came of a body.
+struct Came {
+    bytes: Vec<u8>,
+    /// Why it was ended before its end.
+    cut: Option<Error>,
+}
+
+impl From<Vec<u8>> for Came {
+    fn from(bytes: Vec<u8>) -> Came {
+        Came { bytes, cut: None }
+    }
+}
+
+/// A body to its end. `verdict`: of one that is rewritten while it flows.
+async fn came(mut body: Body, verdict: Option<Verdict>) -> Came {
+    let mut came = Came::from(Vec::new());
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => came.bytes.extend(frame.into_data().unwrap_or_default()),
+            Err(broken) => {
+                let why = verdict.as_ref().and_then(Verdict::refused);
+                came.cut = Some(why.unwrap_or_else(|| broken.of_answer().into()));
+                break;
+            }
+        }
+    }
+    came
+}
+
+/// Steps of one body, at most; one of 16 MiB takes some thousands.
+const STEPS_MAX: usize = 1 << 20;
+
+/// Brings to its end what waits for nothing: all bodies are at hand, and so are the keys.
+///
+/// # Errors
+/// It does wait.
+fn at_once<F: Future>(what: F) -> Result<F::Output, Error> {
+    let mut what = pin!(what);
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..STEPS_MAX {
+        if let Poll::Ready(output) = what.as_mut().poll(&mut context) {
+            return Ok(output);
+        }
+    }
+    Err(Code::Internal.because("a rehearsal that waits"))
 }
 
 /// What the record said when it was committed.

@@ -9,9 +9,9 @@ use crate::error::Code;
 use bytes::Bytes;
 use http::HeaderName;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::{fmt, mem};
 
 /// Why a body ends before its end.
 #[derive(Debug)]
@@ -57,9 +57,9 @@ impl std::error::Error for Broken {
     }
 }
 
-/// A request's or an answer's body as hyper hands it over.
+/// A request's or an answer's body as hyper hands it over, or one that is at hand already.
 pub struct Arriving {
-    incoming: Incoming,
+    incoming: Source,
     /// It has a stream of its own: HTTP/2.
     streams: bool,
     pace: Option<Pace>,
@@ -67,12 +67,28 @@ pub struct Arriving {
     withheld: Vec<HeaderName>,
 }
 
+enum Source {
+    Wire(Incoming),
+    /// All of it, without trailers.
+    AtHand(Bytes),
+}
+
 impl Arriving {
     /// `version`: of the message that it belongs to.
     pub fn new(incoming: Incoming, version: http::Version) -> Arriving {
         Arriving {
-            incoming,
+            incoming: Source::Wire(incoming),
             streams: version == http::Version::HTTP_2,
+            pace: None,
+            withheld: Vec::new(),
+        }
+    }
+
+    /// A body that came from no connection.
+    pub fn at_hand(bytes: Bytes) -> Arriving {
+        Arriving {
+            incoming: Source::AtHand(bytes),
+            streams: false,
             pace: None,
             withheld: Vec::new(),
         }
@@ -91,6 +107,26 @@ impl Arriving {
     }
 }
 
+impl Source {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self {
+            Source::Wire(incoming) => Pin::new(incoming).poll_frame(cx),
+            Source::AtHand(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Source::AtHand(bytes) => Poll::Ready(Some(Ok(Frame::data(mem::take(bytes))))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Source::Wire(incoming) => incoming.is_end_stream(),
+            Source::AtHand(bytes) => bytes.is_empty(),
+        }
+    }
+}
+
 impl HttpBody for Arriving {
     type Data = Bytes;
     type Error = Broken;
@@ -100,7 +136,7 @@ impl HttpBody for Arriving {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let body = &mut *self;
-        let Poll::Ready(frame) = Pin::new(&mut body.incoming).poll_frame(cx) else {
+        let Poll::Ready(frame) = body.incoming.poll_frame(cx) else {
             if let Some(pace) = &mut body.pace {
                 ready!(pace.poll_late(cx));
                 body.pace = None;
@@ -136,7 +172,10 @@ impl HttpBody for Arriving {
         self.incoming.is_end_stream()
     }
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.incoming {
+            Source::Wire(incoming) => incoming.size_hint(),
+            Source::AtHand(bytes) => SizeHint::with_exact(bytes.len() as u64),
+        }
     }
 }
 

@@ -7,12 +7,14 @@ use super::{Arriving, Body, Broken};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use http_body_util::BodyExt;
 use hyper::body::Body as _;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 /// Bytes that are reserved on the strength of a Content-Length alone.
 const RESERVE_BYTES_MAX: usize = 1 << 20;
@@ -158,11 +160,25 @@ async fn collect(
     let mut whole = Bytes::new();
     let mut joined = BytesMut::new();
     let mut trailers = None;
+    // There is none until something is waited for.
+    let mut late = pin!(None);
     loop {
-        let frame = match timeout_at(deadline, incoming.frame()).await {
+        let frame = poll_fn(|cx| {
+            if let Poll::Ready(frame) = Pin::new(&mut incoming).poll_frame(cx) {
+                return Poll::Ready(Ok(frame));
+            }
+            if late.is_none() {
+                late.set(Some(sleep_until(deadline)));
+            }
+            match late.as_mut().as_pin_mut() {
+                Some(late) => late.poll(cx).map(Err),
+                None => Poll::Pending,
+            }
+        });
+        let frame = match frame.await {
             Ok(Some(frame)) => frame.map_err(Unheld::Broken)?,
             Ok(None) => break,
-            Err(_) => return Err(Unheld::Late(begun(whole, joined, incoming))),
+            Err(()) => return Err(Unheld::Late(begun(whole, joined, incoming))),
         };
         match frame.into_data() {
             Ok(piece) if whole.is_empty() && joined.is_empty() => whole = piece,

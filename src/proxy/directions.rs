@@ -10,34 +10,53 @@ use super::flow::{Engine, Verdict};
 use super::letter::{self, Front, Letter};
 use super::refusal::Failure;
 use super::route::Way;
-use super::{Exchange, Proxy, blame, headers, refusal};
+use super::{KeySource, Limits, headers, refusal};
 use crate::audit::{Record, Side};
 use crate::body::coded;
 use crate::body::coding::{Codings, Undecodable};
 use crate::body::flow::Flow;
-use crate::body::held::{self, Declared, Held, Unheld, boundary, declared, hold};
+use crate::body::held::{self, Declared, Held, Room, Unheld, boundary, declared, hold};
 use crate::body::records::Framing;
 use crate::body::{Arriving, Body, Broken};
 use crate::error::{Code, Error};
-use crate::transform::{Heads, Rules, Shape, Tally};
+use crate::transform::{Heads, Message, Rules, Shape, Tally, plan_message};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, request, response};
 use hyper::body::Body as _;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 
-impl Proxy {
+/// What it takes to bring a body under a route's rules.
+pub struct Directions {
+    pub keys: Arc<dyn KeySource>,
+    /// Those of bodies hold here.
+    pub limits: Limits,
+    pub room: Room,
+}
+
+impl Directions {
+    /// With room for what `limits` allow.
+    pub fn new(keys: Arc<dyn KeySource>, limits: Limits) -> Directions {
+        let room = Room::new(limits.held_total);
+        Directions { keys, limits, room }
+    }
+
     /// A request's body under a route's rules: rewritten, or refused before a byte of it went on. An opening route
-    /// leaves sealed what it cannot read.
-    pub(super) async fn outward(
+    /// leaves sealed what it cannot read. `blame`: what to say where the body broke off, if somebody knows better.
+    ///
+    /// # Errors
+    /// It does not go on.
+    pub async fn outward(
         &self,
         way: &Way<'_>,
         head: &mut request::Parts,
         incoming: Arriving,
-        exchange: &impl Exchange,
+        blame: impl Fn(Error) -> Error,
         record: &mut Record,
     ) -> Result<(Body, Option<Verdict>), Error> {
         let arrived = self
-            .arrive(way, &mut head.headers, incoming, exchange, record)
+            .arrive(way, &mut head.headers, incoming, blame, record)
             .await?;
         let read = self.read(way, Side::Request, (&mut *head).into(), arrived, record);
         match read.await? {
@@ -57,14 +76,14 @@ impl Proxy {
         way: &Way<'_>,
         headers: &mut HeaderMap,
         incoming: Arriving,
-        exchange: &impl Exchange,
+        blame: impl Fn(Error) -> Error,
         record: &mut Record,
     ) -> Result<Arrived, Error> {
         let rules = way.rules(Side::Request);
         let incoming = incoming.without_trailers(letter::withheld(rules));
         if incoming.is_end_stream() || !rules.reads_bodies() {
             let some = !incoming.is_end_stream();
-            return Ok(Arrived::Passing(self.pass(headers, incoming, some)));
+            return Ok(Arrived::Passing(pass(headers, incoming, some)));
         }
         let declared = declared(headers);
         let foreign = refusal::of_request(declared, rules);
@@ -77,7 +96,7 @@ impl Proxy {
                 declared.word(),
                 record,
             )?;
-            return Ok(Arrived::Passing(self.pass(headers, incoming, true)));
+            return Ok(Arrived::Passing(pass(headers, incoming, true)));
         }
         if let (None, Declared::Records(framing)) = (&foreign, declared) {
             return Ok(Arrived::Flowing(Flowing::Records(incoming, framing)));
@@ -127,7 +146,7 @@ impl Proxy {
                     Broken::Late => Code::BodyTimeout,
                     Broken::Cut | Broken::Transport(_) | Broken::Refused => Code::BodyBroken,
                 };
-                return Err(blame(exchange, Error::from(code).closing()));
+                return Err(blame(Error::from(code).closing()));
             }
         };
         record.request_bytes(Some(held.bytes.len() as u64));
@@ -139,22 +158,26 @@ impl Proxy {
     }
 
     /// An answer's body under a route's rules. What cannot be read passes sealed, unless the route seals it.
-    pub(super) async fn inward(
+    ///
+    /// # Errors
+    /// It does not go on.
+    pub async fn inward(
         &self,
         way: &Way<'_>,
         expected: Expected<'_>,
         head: &mut response::Parts,
         incoming: Arriving,
         record: &mut Record,
-    ) -> Result<Body, Error> {
+    ) -> Result<(Body, Option<Verdict>), Error> {
         let arrived = self.answered(way, expected, head, incoming, record).await?;
         let read = self.read(way, Side::Response, (&mut *head).into(), arrived, record);
         match read.await? {
             Read::Flowing(flowing) => {
                 let flow = self.flow(way, Side::Response, head.into(), flowing, record);
-                Ok(flow.await?.0)
+                let (body, verdict) = flow.await?;
+                Ok((body, Some(verdict)))
             }
-            Read::Body(body) => Ok(body),
+            Read::Body(body) => Ok((body, None)),
         }
     }
 
@@ -476,18 +499,46 @@ impl Proxy {
         }
     }
 
-    /// A body that nobody looks into.
-    pub(super) fn pass(&self, headers: &mut HeaderMap, incoming: Arriving, some: bool) -> Body {
-        if some {
-            headers::stream(headers);
+    /// Plan, fetch, apply. `None`: nothing is replaced.
+    async fn rewrite(
+        &self,
+        way: &Way<'_>,
+        side: Side,
+        message: &Message<'_>,
+        room: &mut Option<OwnedSemaphorePermit>,
+    ) -> Result<(Option<Bytes>, Heads, Tally), Failure> {
+        let body = message.body;
+        let plan = plan_message(way.rules(side), message, &way.circumstances)?;
+        if plan.is_unchanged() {
+            return Ok((None, Heads::default(), plan.tally().clone()));
         }
-        Body::stream(incoming)
+        let ring = self.keys.fetch(plan.needs()).await?;
+        let memory = body.len().saturating_add(plan.memory(&ring));
+        if !self.room.enlarge(room, memory) {
+            return Err(Failure::Room {
+                ever: self.room.could_take(memory),
+            });
+        }
+        let mut out = Vec::new();
+        let mut random = |buffer: &mut [u8]| self.keys.random(buffer);
+        let (tally, heads) = plan.apply_message(message, &ring, &mut random, &mut out)?;
+        let replaced = out != body;
+        held::shrink(room, body.len().max(out.len()));
+        Ok((replaced.then(|| out.into()), heads, tally))
     }
+}
+
+/// A body that nobody looks into.
+pub fn pass(headers: &mut HeaderMap, incoming: Arriving, some: bool) -> Body {
+    if some {
+        headers::stream(headers);
+    }
+    Body::stream(incoming)
 }
 
 /// What is known of an answer beside itself.
 #[derive(Clone, Copy)]
-pub(super) struct Expected<'p> {
+pub struct Expected<'p> {
     /// Of its request.
     pub method: &'p Method,
     /// For the whole of it to come, where it is held.

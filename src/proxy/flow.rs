@@ -7,16 +7,16 @@
 pub mod document;
 pub mod records;
 
+use super::directions::Directions;
 use super::refusal::{Failure, undecoded};
 use super::route::Way;
-use super::{KeySource, Proxy, headers};
+use super::{KeySource, headers};
 use crate::audit::{Record, Side, Slip};
 use crate::body::Broken;
 use crate::body::coding::Undecodable;
 use crate::body::held::{self, Room};
 use crate::context::Circumstances;
 use crate::dek::Ring;
-use crate::entropy;
 use crate::error::Error;
 use crate::transform::{
     Gather, Gathered, GatheredPart, Message, Rules, plan_gathered, plan_message, quoted,
@@ -55,15 +55,15 @@ pub struct Engine {
 
 impl Engine {
     /// For one side of an exchange whose record is `record`.
-    pub(super) fn new(proxy: &Proxy, way: &Way<'_>, side: Side, record: &mut Record) -> Engine {
+    pub fn new(from: &Directions, way: &Way<'_>, side: Side, record: &mut Record) -> Engine {
         Engine {
             rules: Arc::clone(way.shared_rules(side)),
             circumstances: way.circumstances.clone(),
             observing: way.observing,
             side,
-            keys: Arc::clone(&proxy.keys),
+            keys: Arc::clone(&from.keys),
             uncached: 0,
-            room: proxy.room.clone(),
+            room: from.room.clone(),
             taken: None,
             slip: record.flows(side),
             verdict: Verdict::default(),
@@ -111,7 +111,8 @@ impl Engine {
             });
         }
         let mut out = Vec::new();
-        let (tally, _) = plan.apply_message(&message, &ring, &mut entropy::fill, &mut out)?;
+        let mut random = |buffer: &mut [u8]| self.keys.random(buffer);
+        let (tally, _) = plan.apply_message(&message, &ring, &mut random, &mut out)?;
         self.slip.tally(&tally);
         held::shrink(&mut self.taken, kept);
         Ok((out != text).then_some(out))
@@ -147,8 +148,8 @@ impl Engine {
             let ring = self.keys.fetch_further(plan.needs(), &mut self.uncached);
             let ring: Ring = ring.await?;
             let mut opened = Vec::new();
-            let (tally, _) =
-                plan.apply_message(&message, &ring, &mut entropy::fill, &mut opened)?;
+            let mut random = |buffer: &mut [u8]| self.keys.random(buffer);
+            let (tally, _) = plan.apply_message(&message, &ring, &mut random, &mut opened)?;
             self.slip.tally(&tally);
             match &*opened {
                 [b'"', inner @ .., b'"'] => out.extend_from_slice(inner),

@@ -1,6 +1,7 @@
 //! What the road asks of the key room.
 
 use crate::dek::{Needs, Ring};
+use crate::entropy;
 use crate::error::{Code, Error};
 use crate::keys::{Failure as NoKey, Keys, KeysError};
 use crate::kms;
@@ -24,6 +25,11 @@ pub trait KeySource: Send + Sync {
     ) -> Pin<Box<dyn Future<Output = Result<Ring, Error>> + Send + 'k>> {
         let _ = uncached;
         self.fetch(needs)
+    }
+
+    /// Random bytes, for what is sealed under these keys.
+    fn random(&self, buffer: &mut [u8]) {
+        entropy::fill(buffer);
     }
 }
 

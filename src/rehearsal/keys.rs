@@ -7,20 +7,25 @@ use crate::context::{Circumstances, Class};
 use crate::dek::{
     Dek, MATERIAL_LEN, Material, Needs, Ring, Scope, SealingKey, Suite, Unopened, schedule,
 };
+use crate::error::Error;
 use crate::path::Path;
 use crate::policy::DEPTH_MAX;
+use crate::proxy::KeySource;
 use crate::token::{KekId, Record, kek_id};
 use crate::transform::{
     Action, Attitude, Bind, BindSource, Manner, Refusal, Reveal, Rule, Rules, plan,
 };
 use sha2::{Digest, Sha256};
+use std::future::ready;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A key room without a KMS.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Keys {
-    /// How many random blocks were drawn.
-    drawn: u64,
+    /// How many random blocks were drawn, from it and its clones.
+    drawn: Arc<AtomicU64>,
 }
 
 struct Plain(Box<[u8; MATERIAL_LEN]>);
@@ -89,21 +94,11 @@ impl Keys {
         }
     }
 
-    /// Bytes for nonces: different in each call, the same in each run.
-    pub fn random(&mut self, buffer: &mut [u8]) {
-        for block in buffer.chunks_mut(32) {
-            let mut hash = Sha256::new_with_prefix(b"fieldveil rehearsal: random");
-            hash.update(self.drawn.to_be_bytes());
-            block.copy_from_slice(&hash.finalize()[..block.len()]);
-            self.drawn += 1;
-        }
-    }
-
     /// The text of a token, made by the engine itself: a small document with the value and what it is bound to is sealed.
     ///
     /// # Errors
     /// A bound value is neither a text nor a whole number, or the value is too long.
-    pub fn token(&mut self, kept: &Kept<'_>) -> Result<String, Refusal> {
+    pub fn token(&self, kept: &Kept<'_>) -> Result<String, Refusal> {
         let path = |text: &str| Path::parse(text).expect("a path without names of others");
         let bind = |(index, (name, _)): (usize, &(String, String))| Bind {
             name: name.as_str().into(),
@@ -145,6 +140,24 @@ impl Keys {
         // The token is the last string, and needs no escape.
         let token = text.trim_end_matches("\"}").rsplit('"').next();
         Ok(token.unwrap_or_default().to_owned())
+    }
+}
+
+impl KeySource for Keys {
+    fn fetch<'k>(
+        &'k self,
+        needs: &'k Needs,
+    ) -> Pin<Box<dyn Future<Output = Result<Ring, Error>> + Send + 'k>> {
+        Box::pin(ready(Ok(self.ring(needs))))
+    }
+
+    /// Different in each call, the same in each run.
+    fn random(&self, buffer: &mut [u8]) {
+        for block in buffer.chunks_mut(32) {
+            let mut hash = Sha256::new_with_prefix(b"fieldveil rehearsal: random");
+            hash.update(self.drawn.fetch_add(1, Relaxed).to_be_bytes());
+            block.copy_from_slice(&hash.finalize()[..block.len()]);
+        }
     }
 }
 
@@ -205,7 +218,7 @@ mod tests {
     #[test]
     fn a_token_is_the_same_in_every_run_and_no_two_are_alike() {
         let class = class();
-        let (mut keys, mut again) = (Keys::default(), Keys::default());
+        let (keys, again) = (Keys::default(), Keys::default());
         let first = keys.token(&kept(&class, None, "\"1\"")).expect("a token");
         assert_eq!(
             first,
@@ -223,7 +236,7 @@ mod tests {
     #[test]
     fn a_record_opens_in_its_scope_only() {
         let class = class();
-        let mut keys = Keys::default();
+        let keys = Keys::default();
         let text = keys.token(&kept(&class, Some("acme"), "{\"a\": \"}\"}"));
         let text = text.expect("a token");
         let mut payload = Vec::new();

@@ -4,13 +4,14 @@
 mod seen;
 
 use super::script::{Body, Case, Expected, Piece, Script};
-use super::{Answer, Kept, Keys, Passage, pass};
+use super::{Answer, Asked, Kept, Keys, Passage, pass};
 use crate::audit::Side;
 use crate::context::Class;
 use crate::diagnostic::{Diagnostic, Severity, Source, Span, did_you_mean, quoted};
 use crate::error::{Code, Error};
 use crate::marked::{Findings, Marked};
 use crate::policy::{Miss, Policies, Policy, Route};
+use crate::proxy::Limits;
 use seen::Judge;
 
 /// Findings of one case; there is no use in more.
@@ -41,10 +42,10 @@ pub fn run(
     for case in &script.cases {
         names(case, policies, &mut findings);
         // Each case has keys of its own, so that adding one does not change the tokens of the others.
-        let mut keys = Keys::default();
-        let mut bytes = |body: &Option<Body>, findings: &mut Findings<'_>| match body {
+        let keys = Keys::default();
+        let bytes = |body: &Option<Body>, findings: &mut Findings<'_>| match body {
             None => Some(Vec::new()),
-            Some(body) => bytes(body, policies, &mut keys, read, findings),
+            Some(body) => bytes(body, policies, &keys, read, findings),
         };
         let sent = bytes(&case.request.body, &mut findings);
         let answer = match &case.response {
@@ -58,7 +59,7 @@ pub fn run(
         let (Some(sent), Some(answer)) = (sent, answer) else {
             continue;
         };
-        let failures = judge(case, &sent, &answer, &mut keys, policies, &script.source);
+        let failures = judge(case, &sent, &answer, &keys, policies, &script.source);
         results.push(CaseResult {
             name: case.name.value.clone(),
             line: script.source.diagnostic("", case.name.span, "").line,
@@ -116,7 +117,7 @@ fn names(case: &Case, policies: &Policies, findings: &mut Findings<'_>) {
 fn bytes(
     body: &Body,
     policies: &Policies,
-    keys: &mut Keys,
+    keys: &Keys,
     read: &dyn Fn(&str) -> Result<Vec<u8>, String>,
     findings: &mut Findings<'_>,
 ) -> Option<Vec<u8>> {
@@ -192,7 +193,7 @@ fn judge(
     case: &Case,
     sent: &[u8],
     answer: &Answer,
-    keys: &mut Keys,
+    keys: &Keys,
     policies: &Policies,
     source: &Source,
 ) -> Vec<Diagnostic> {
@@ -207,7 +208,16 @@ fn judge(
     *head.headers_mut() = request.headers.clone();
     let (head, ()) = head.into_parts();
     let caller = request.caller.as_ref().map(|caller| caller.value.as_str());
-    let passage = pass(policies, keys, head, &request.host, sent, answer, caller);
+    let asked = Asked {
+        policies,
+        head,
+        host: &request.host,
+        body: sent,
+        answer,
+        caller,
+        limits: Limits::default(),
+    };
+    let passage = pass(asked, keys);
     let expect = &case.expect;
     if !refusal(case, expect, &passage, &mut failures) {
         return failures.found;

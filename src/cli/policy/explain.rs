@@ -7,7 +7,8 @@ use crate::audit::Side;
 use crate::cli::{Exit, Output, PolicyExplainArgs};
 use crate::diagnostic::{Diagnostic, printable, quoted};
 use crate::policy::{DEPTH_MAX, Miss, Mode, Policies, Route};
-use crate::rehearsal::{Answer, Head, Keys, Passage, pass};
+use crate::proxy::Limits;
+use crate::rehearsal::{self, Answer, Head, Keys, Passage, pass};
 use crate::scan::Kind;
 use crate::transform::{Action, Place, Rule, Rules, Selects, Tally, places, values};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
@@ -86,16 +87,16 @@ pub fn explain(
             }
         }
     };
-    let mut keys = Keys::default();
-    let passage = pass(
-        &policies,
-        &mut keys,
+    let sent = rehearsal::Asked {
+        policies: &policies,
         head,
-        &asked.host,
-        &asked.body,
-        &answer,
-        args.caller.as_deref(),
-    );
+        host: &asked.host,
+        body: &asked.body,
+        answer: &answer,
+        caller: args.caller.as_deref(),
+        limits: Limits::default(),
+    };
+    let passage = pass(sent, &Keys::default());
     let route = passage.route.as_ref();
     let route = route.and_then(|name| policies.routes().find(|route| route.name == *name));
     let mut sides = Vec::new();

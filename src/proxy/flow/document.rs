@@ -5,7 +5,6 @@ use crate::body::Broken;
 use crate::body::coding::Undecodable;
 use crate::body::flow::{Rewrite, Work};
 use crate::dek::Ring;
-use crate::entropy;
 use crate::transform::{Piece, Pieces, Refusal, Rules};
 use http::HeaderMap;
 use std::sync::Arc;
@@ -59,7 +58,8 @@ async fn rewrite(engine: &mut Engine, piece: &Piece<'_>, out: &mut Vec<u8>) -> R
         .keys
         .fetch_further(piece.needs(), &mut engine.uncached);
     let ring: Ring = ring.await?;
-    let tally = piece.apply(&ring, &mut entropy::fill, out)?;
+    let mut random = |buffer: &mut [u8]| engine.keys.random(buffer);
+    let tally = piece.apply(&ring, &mut random, out)?;
     engine.slip.tally(&tally);
     Ok(())
 }
