@@ -16,7 +16,7 @@ pub(crate) mod refusal;
 pub(crate) mod route;
 mod upgrade;
 
-pub use connect::{Passage, Through};
+pub use connect::{Passage, Shown, Through};
 pub use keys::KeySource;
 pub use upgrade::Switched;
 

@@ -394,7 +394,11 @@ where
             tls,
             speak: Speak::Http1,
             multiplexed: Arc::default(),
-            ready: Ready::default(),
+            // What was made ahead may be HTTP/2 where TLS is spoken.
+            ready: match self.tls {
+                Some(_) => Ready::default(),
+                None => self.connector.ready.clone(),
+            },
             ..self.connector.clone()
         };
         let uri = self.uri(request.uri().path_and_query())?;

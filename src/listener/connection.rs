@@ -2,6 +2,7 @@
 //! speaks, all within the time for the first head.
 
 use super::bell::Bell;
+use super::first::TLS_HANDSHAKE;
 use super::forward::Forward;
 use super::stream::{Client, Stream};
 use super::transparent::Transparent;
@@ -126,6 +127,12 @@ impl Service {
         };
         match to {
             Through::Switched(_) => {}
+            Through::Shown(shown) => {
+                let met = self.meet(&forward.authority, stream, begun, *shown, id);
+                let mut drain = drain;
+                let within = drain.unless(met).await.flatten();
+                self.within(within, drain, cut).await;
+            }
             Through::Blind(far) => {
                 let near = stream.again(begun);
                 let tunnel = Tunnel::open(self.proxy.clone(), id);
@@ -137,14 +144,25 @@ impl Service {
                 // Nothing was asked yet.
                 let mut drain = drain;
                 let within = drain.unless(intercepted).await.flatten();
-                if let Some((beginning, http2)) = within {
-                    let led = self.serve(beginning, http2, drain, &mut cut).await;
-                    // What is within leads on by an upgrade alone.
-                    if let Some((stream, begun, passage)) = led {
-                        Box::pin(self.go_through(stream, begun, passage, None, cut)).await;
-                    }
-                }
+                self.within(within, drain, cut).await;
             }
+        }
+    }
+
+    /// Serves what came behind a CONNECT.
+    async fn within(
+        self: &Arc<Self>,
+        within: Option<(Beginning, bool)>,
+        drain: Bell,
+        mut cut: Bell,
+    ) {
+        let Some((beginning, http2)) = within else {
+            return;
+        };
+        let led = self.serve(beginning, http2, drain, &mut cut).await;
+        // It leads on by an upgrade alone.
+        if let Some((stream, begun, passage)) = led {
+            Box::pin(self.go_through(stream, begun, passage, None, cut)).await;
         }
     }
 
@@ -162,16 +180,7 @@ impl Service {
     ) -> Option<(Beginning, bool)> {
         let (born, client) = (Instant::now(), stream.client());
         let deadline = born + self.patience.head;
-        let passed = |outcome: &'static str| {
-            self.proxy.passed(&Passed {
-                id,
-                listener: self.proxy.listener().clone(),
-                outcome,
-                sent_bytes: 0,
-                received_bytes: 0,
-                open: born.elapsed(),
-            });
-        };
+        let passed = |outcome| self.passed(id, outcome, born);
         let first = timeout_at(deadline, first_byte(&mut stream, &mut begun)).await;
         match first {
             Ok(Some(TLS_HANDSHAKE)) => {}
@@ -227,6 +236,18 @@ impl Service {
         Some((beginning, http2))
     }
 
+    /// What became of a connection that was not tunnelled, on record.
+    pub(super) fn passed(&self, id: Option<RequestId>, outcome: &'static str, born: Instant) {
+        self.proxy.passed(&Passed {
+            id,
+            listener: self.proxy.listener().clone(),
+            outcome,
+            sent_bytes: 0,
+            received_bytes: 0,
+            open: born.elapsed(),
+        });
+    }
+
     /// TLS, and which version: the stream, what was read of it, and whether that is HTTP/2. A connection that is not
     /// worth an answer is none.
     async fn begin(&self, stream: Stream, born: Instant) -> Option<(Stream, BytesMut, bool)> {
@@ -272,9 +293,6 @@ pub(super) struct Beginning {
     /// Where its requests go, whichever host they name: where it was going before it was redirected.
     pub(super) address: Option<SocketAddr>,
 }
-
-/// The first byte of a record that begins a handshake (RFC 8446 section 5.1).
-const TLS_HANDSHAKE: u8 = 22;
 
 /// The first byte, which stays in `begun` with whatever came with it. None: the end.
 async fn first_byte(stream: &mut Stream, begun: &mut BytesMut) -> Option<u8> {

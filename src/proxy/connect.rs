@@ -1,7 +1,8 @@
 //! CONNECT on a forward listener (RFC 9110 section 9.3.6): what it leads to, and whether it may.
 //!
 //! A host that a policy names is never tunnelled: its connection is made, TLS and certificate and all, before the client is told
-//! anything, and the client's own TLS ends here. Any other is dialled, and its bytes go unseen. Which bytes those are is the edge's matter.
+//! anything, and the client's own TLS ends here. Where it speaks no TLS the connection is made without, and the client's plain HTTP is served.
+//! Any other is dialled, and its bytes go unseen. Which bytes those are is the edge's matter.
 
 use super::upgrade::Switched;
 use super::{Exchange, Proxy, refused};
@@ -30,8 +31,18 @@ pub enum Through {
     Blind(TcpStream),
     /// Into TLS as this host would speak it; the requests within are for this upstream.
     Within(String, Box<Upstream<Body>>),
+    /// To the host in what the client shows, which is named by a policy and not known to speak TLS.
+    Shown(Box<Shown>),
     /// Behind a 101, to the upstream, unseen.
     Switched(Switched),
+}
+
+/// A host that is connected to without TLS, unless its client speaks that.
+pub struct Shown {
+    /// The host and its port, as TLS.
+    pub target: Target,
+    /// Where plain HTTP goes; a connection to it is there.
+    pub plain: Upstream<Body>,
 }
 
 impl Proxy {
@@ -91,8 +102,9 @@ impl Proxy {
             .filter(|authority| port_is_stated(authority))
             .and_then(|authority| Target::parse(true, authority))
             .ok_or_else(|| Code::Target.because("CONNECT wants a host and a port"))?;
-        if policies.names(&target.authority()) {
-            return within(targets, &target, vouched, record).await;
+        let plain = target.clone().with_tls(false);
+        if policies.names(&target.authority()) || policies.names(&plain.authority()) {
+            return covered(targets, target, vouched, record).await;
         }
         if self.covered_only {
             return Err(Code::Uncovered.into());
@@ -140,18 +152,29 @@ impl Proxy {
     }
 }
 
-async fn within(
+/// Where a CONNECT to a host leads that a policy names.
+async fn covered(
     targets: &Targets<Body>,
-    target: &Target,
+    target: Target,
     vouched: impl Fn(&str) -> bool,
     record: &mut Record,
 ) -> Result<Through, Error> {
-    if !vouched(target.host()) {
-        return Err(Code::NotVouched.into());
+    if !targets.is_plain(&target) {
+        if !vouched(target.host()) {
+            return Err(Code::NotVouched.into());
+        }
+        match record.waiting(prepared(targets, &target)).await {
+            // A client that speaks TLS all the same is not served without.
+            Err(error) if error.code() == Code::UpstreamNotTls => {}
+            made => {
+                let host = target.host().to_owned();
+                return made.map(|upstream| Through::Within(host, Box::new(upstream)));
+            }
+        }
     }
-    let upstream = record.waiting(prepared(targets, target)).await?;
-    let host = target.host().to_owned();
-    Ok(Through::Within(host, Box::new(upstream)))
+    let plain = target.clone().with_tls(false);
+    let plain = record.waiting(prepared(targets, &plain)).await?;
+    Ok(Through::Shown(Box::new(Shown { target, plain })))
 }
 
 async fn prepared(targets: &Targets<Body>, target: &Target) -> Result<Upstream<Body>, Error> {

@@ -120,7 +120,7 @@ impl Connector {
             .map_err(|_| Code::UpstreamTls.because("not a server name"))?;
         let stream = tls.connect(name, stream).await.map_err(|error| {
             // rustls' texts name certificates' problems and no data.
-            Code::UpstreamTls.because(error.to_string())
+            no_tls(&error).because(error.to_string())
         })?;
         let multiplexed = stream.get_ref().1.alpn_protocol() == Some(H2);
         if self.speak == Speak::Http2 && !multiplexed {
@@ -128,6 +128,15 @@ impl Connector {
         }
         self.multiplexed.store(multiplexed, Relaxed);
         Ok(Stream::new(Inner::Tls(Box::new(stream)), self.write))
+    }
+}
+
+/// Which code a handshake's failure has: what answers with no record of TLS, or hangs up on one, does not speak it.
+fn no_tls(error: &io::Error) -> Code {
+    let inner = error.get_ref();
+    match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        None | Some(rustls::Error::InvalidMessage(_)) => Code::UpstreamNotTls,
+        Some(_) => Code::UpstreamTls,
     }
 }
 

@@ -49,6 +49,13 @@ impl Target {
         self
     }
 
+    /// The same host and port, with TLS or without.
+    #[must_use]
+    pub fn with_tls(mut self, tls: bool) -> Target {
+        self.tls = tls;
+        self
+    }
+
     /// The same, and its client speaks HTTP/2 with it: by prior knowledge (RFC 9113 section 3.3), where it is without TLS.
     #[must_use]
     pub fn in_http2(mut self, http2: bool) -> Target {

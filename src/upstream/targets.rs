@@ -141,6 +141,15 @@ where
         self.dialer(target).dial(target.host(), target.port()).await
     }
 
+    /// Whether TLS is not to be looked for at this host and port: it is HTTP's own port, or the settings know it as plain HTTP alone.
+    pub fn is_plain(&self, target: &Target) -> bool {
+        let knows = |tls| {
+            let target = target.clone().with_tls(tls);
+            self.known.iter().any(|(known, _)| known.is(&target))
+        };
+        !knows(true) && (knows(false) || target.port() == 80)
+    }
+
     fn dialer(&self, target: &Target) -> Dialer {
         Dialer {
             connect: self.kind(target).settings.connect,

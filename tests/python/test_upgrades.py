@@ -167,6 +167,22 @@ class Forward(Upgrades):
             asyncio.run(echoes.talk(f"wss://localhost:{upstream}/records", proxy=proxy, ssl=trust))
         self.assertEqual(json.loads(refused.exception.response.body)["code"], "upgrade-refused")
 
+    def test_websocket_without_tls_behind_connect(self):
+        """`websockets` sends CONNECT whatever the scheme; the policy's word is for what follows, too."""
+        upstream, proxy = self.websocket(secure=False)
+        asyncio.run(echoes.talk(f"ws://localhost:{upstream}/live", proxy=proxy))
+        self.until_said(" connection ", 'outcome="plain"')
+        self.until_said(" connection ", 'outcome="tunnelled"')
+        with self.assertRaises(websockets.exceptions.InvalidStatus) as refused:
+            asyncio.run(echoes.talk(f"ws://localhost:{upstream}/records", proxy=proxy))
+        self.assertEqual(json.loads(refused.exception.response.body)["code"], "upgrade-refused")
+
+    def test_grpc_without_tls_behind_connect(self):
+        upstream, proxy = self.grpc(secure=False, http="2")
+        with self.channel(f"localhost:{upstream}", proxy, None) as channel:
+            echoes.make_calls(channel)
+        self.until_said(" connection ", 'outcome="plain"')
+
     def test_websocket_of_a_service_that_prefers_http_2(self):
         """An upgrade is HTTP/1.1's: it gets a connection in that, whatever the others of its service and its client are."""
         key, chain = self.place / "key.pem", self.place / "chain.pem"

@@ -32,7 +32,11 @@ fn policy(host: &str) -> String {
     )
 }
 
-/// A service that speaks TLS as `localhost`, answers with what it got, and keeps it.
+trait Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
+
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Io for T {}
+
+/// A service that speaks TLS as `localhost`, or none, answers with what it got, and keeps it.
 struct Service {
     address: SocketAddr,
     certificate: Vec<u8>,
@@ -54,10 +58,19 @@ impl Service {
             .map(|name| name.as_bytes().to_vec())
             .collect();
         let acceptor = TlsAcceptor::from(Arc::new(config));
+        Service::of(Some(acceptor), made.cert.pem().into_bytes(), false).await
+    }
+
+    /// Without TLS; `http2`: in that alone.
+    async fn plain(http2: bool) -> Service {
+        Service::of(None, Vec::new(), http2).await
+    }
+
+    async fn of(acceptor: Option<TlsAcceptor>, certificate: Vec<u8>, http2: bool) -> Service {
         let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let service = Service {
             address: socket.local_addr().expect("bound"),
-            certificate: made.cert.pem().into_bytes(),
+            certificate,
             got: Arc::default(),
         };
         let got = service.got.clone();
@@ -65,10 +78,16 @@ impl Service {
             while let Ok((stream, _)) = socket.accept().await {
                 let (acceptor, got) = (acceptor.clone(), got.clone());
                 tokio::spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else {
-                        return;
+                    let (stream, http2): (Box<dyn Io>, bool) = match acceptor {
+                        None => (Box::new(stream), http2),
+                        Some(acceptor) => {
+                            let Ok(stream) = acceptor.accept(stream).await else {
+                                return;
+                            };
+                            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                            (Box::new(stream), http2)
+                        }
                     };
-                    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                     let echo = service_fn(move |request: Request<Incoming>| {
                         let got = got.clone();
                         async move {
@@ -111,6 +130,15 @@ impl Service {
         let mut settings = upstream::Settings::new(url.parse().expect("a URL"));
         settings.roots = Roots::Pem(self.certificate.clone());
         settings
+    }
+
+    /// As the settings name what speaks no TLS.
+    fn known_plain(&self) -> upstream::Settings {
+        upstream::Settings::new(
+            format!("http://{}", self.authority())
+                .parse()
+                .expect("a URL"),
+        )
     }
 
     fn authority(&self) -> String {
@@ -784,6 +812,151 @@ async fn what_is_no_tls_behind_a_connect_is_told_so() {
         ["not-tls", "not-tls", "not-tls", "timeout", "handshake"]
     );
     assert!(service.bodies().is_empty());
+}
+
+#[tokio::test]
+async fn plain_http_behind_a_connect_is_under_the_policy() {
+    // Whether that is in the settings, or seen when TLS is tried.
+    for known in [true, false] {
+        let service = Service::plain(false).await;
+        let host = service.authority();
+        let behind = Ways {
+            policy: Some(policy(&host)),
+            known: known.then(|| service.known_plain()).into_iter().collect(),
+            ..Ways::default()
+        };
+        let behind = behind.start().await;
+        let mut stream = behind.tunnel(&host).await;
+        for _ in 0..2 {
+            let answer = ask(&mut stream, &posting("/a?b=c", &host, SSN)).await;
+            assert_eq!(answer, (200, SSN.to_owned()));
+        }
+        let bodies = service.bodies();
+        assert!(bodies.len() == 2 && bodies.iter().all(|body| body.contains("fv1~")));
+        let misdirected = [
+            "GET / HTTP/1.1\r\nHost: other.example\r\n\r\n".to_owned(),
+            format!("GET https://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+        ];
+        for head in misdirected {
+            let (status, body) = ask(&mut stream, &head).await;
+            assert!(
+                status == 421 && body.contains("misdirected"),
+                "{head}: {status} {body}"
+            );
+        }
+        let connect = format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let (status, body) = ask(&mut stream, &connect).await;
+        assert!(status == 405 && body.contains("method"), "{status} {body}");
+        assert_eq!(service.bodies().len(), 2);
+        assert_eq!(behind.outcome().await, "plain");
+    }
+}
+
+#[tokio::test]
+async fn plain_http2_behind_a_connect_is_under_the_policy() {
+    let service = Service::plain(true).await;
+    let host = service.authority();
+    let behind = Ways {
+        policy: Some(policy(&host)),
+        ..Ways::default()
+    };
+    let behind = behind.start().await;
+    let stream = behind.tunnel(&host).await;
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .expect("HTTP/2");
+    tokio::spawn(connection);
+    let request =
+        Request::post(format!("http://{host}/x")).header("content-type", "application/json");
+    let request = request.body(Full::new(SSN.into())).expect("a request");
+    let request: Request<Full<bytes::Bytes>> = request;
+    let answer = client.send_request(request).await.expect("an answer");
+    let body = answer.into_body().collect().await.expect("a body");
+    assert_eq!(body.to_bytes(), SSN);
+    let bodies = service.bodies();
+    assert!(
+        bodies.len() == 1 && bodies[0].contains("fv1~"),
+        "{bodies:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_no_http_behind_a_connect_to_a_host_without_tls_ends() {
+    let greeting = Raw::new(|mut line| async move {
+        line.say(b"220 mail.example ready\r\n").await;
+        while line.more().await {}
+    });
+    let greeting = greeting.await;
+    let host = format!("localhost:{}", greeting.address.port());
+    let plain = Service::plain(false).await;
+    let behind = Ways {
+        policy: Some(policy("localhost")),
+        known: vec![plain.known_plain()],
+        ..Ways::default()
+    };
+    let behind = behind.start().await;
+    let ended = async |mut stream: TcpStream| {
+        let mut answer = Vec::new();
+        let _ = timeout(SOON, stream.read_to_end(&mut answer))
+            .await
+            .expect("soon");
+        answer
+    };
+    // The service speaks first, and so nobody does: what it says does not pass unseen.
+    let stream = behind.tunnel(&host).await;
+    assert!(ended(stream).await.is_empty());
+    // Half a word.
+    let mut stream = behind.tunnel(&host).await;
+    stream.write_all(b"HALFAMETHOD").await.expect("sent");
+    assert!(ended(stream).await.is_empty());
+    // No HTTP.
+    let mut stream = behind.tunnel(&plain.authority()).await;
+    stream.write_all(b"SSH-2.0-client\r\n").await.expect("sent");
+    assert!(ended(stream).await.is_empty());
+    // TLS, where nobody can see a certificate: an alert.
+    let stream = behind.tunnel(&plain.authority()).await;
+    let error = behind.tls(stream, "localhost", &[]).await;
+    let error = error.expect_err("an alert").to_string();
+    assert!(error.contains("HandshakeFailure"), "{error}");
+    // The client goes.
+    drop(behind.tunnel(&host).await);
+    let passed = behind.passed(5).await;
+    let outcomes: Vec<_> = passed.iter().map(|passed| passed.outcome).collect();
+    let expected = ["silent", "timeout", "not-tls", "upstream-not-tls", "gone"];
+    assert_eq!(outcomes, expected);
+    assert!(plain.bodies().is_empty());
+    assert!(!greeting.text().contains("HALFAMETHOD"));
+}
+
+#[tokio::test]
+async fn tls_is_not_left_off_for_a_service_that_the_settings_call_plain() {
+    // Called so by mistake: its clients' TLS is, and theirs is what counts.
+    let service = Service::speaking(&["http/1.1"]).await;
+    let host = service.authority();
+    let behind = Ways {
+        policy: Some(policy(&host)),
+        known: vec![service.known_plain()],
+        ..Ways::default()
+    };
+    let behind = behind.start().await;
+    let stream = behind.tunnel(&host).await;
+    // Nobody vouches for its certificate.
+    let error = behind.tls(stream, "localhost", &[]).await;
+    let error = error.expect_err("an alert").to_string();
+    assert!(error.contains("HandshakeFailure"), "{error}");
+    assert_eq!(behind.outcome().await, "upstream-tls");
+}
+
+#[tokio::test]
+async fn the_address_of_what_is_plain_is_checked_before_the_answer() {
+    let behind = Ways {
+        policy: Some(policy("localhost")),
+        guarded: true,
+        ..Ways::default()
+    };
+    let (_, head) = behind.start().await.connect("localhost:80").await;
+    assert!(head.starts_with("HTTP/1.1 502 "), "{head}");
 }
 
 #[tokio::test]
