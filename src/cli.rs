@@ -8,11 +8,13 @@ pub mod ca;
 pub mod config;
 pub mod demo;
 pub mod doctor;
+mod exchange;
 pub mod filter;
 pub mod keyring;
 pub mod keys;
 pub mod kms;
 pub mod policy;
+pub mod probe;
 pub mod redirect;
 pub mod run;
 pub mod shell;
@@ -136,6 +138,7 @@ impl Cli {
             Command::Keyring(command) => keyring::command(&command, output),
             Command::Keys(command) => keys::command(&command, output),
             Command::Kms(command) => kms::command(command, output),
+            Command::Probe(args) => probe::command(&args, output),
             Command::Redirect(command) => redirect::command(&command, output),
             Command::Store(command) => Ok(store::run(&command, output)),
         };

@@ -566,13 +566,33 @@ impl Settings {
         config: &Path,
         read: impl Fn(&Path) -> io::Result<String>,
     ) -> Result<Option<OwnCa>, Vec<Diagnostic>> {
+        let file = Settings::words(config, read)?;
+        Ok(file.and_then(|file| file.ca))
+    }
+
+    /// Where the probes are as a file says, for who asks them; `None`: nowhere.
+    ///
+    /// Errors: as [`Settings::load_own_ca`].
+    pub fn load_probes(
+        config: &Path,
+        read: impl Fn(&Path) -> io::Result<String>,
+    ) -> Result<Option<SocketAddr>, Vec<Diagnostic>> {
+        let file = Settings::words(config, read)?;
+        Ok(file.and_then(|file| file.probes).map(|probes| probes.value))
+    }
+
+    /// What a file says, word by word.
+    fn words(
+        config: &Path,
+        read: impl Fn(&Path) -> io::Result<String>,
+    ) -> Result<Option<written::SettingsFile>, Vec<Diagnostic>> {
         let source = source(config, read)?;
         let root = marked::parse(&source)?;
         let mut findings = Findings::new(&source);
         let base = config.parent().unwrap_or(Path::new(""));
         let file = written::read(&root, base, &mut findings);
         findings.finish()?;
-        Ok(file.and_then(|file| file.ca))
+        Ok(file)
     }
 
     /// Nothing is made where it is not there: for what looks, or opens.

@@ -6,6 +6,7 @@ mod filter;
 mod keyring;
 mod keys;
 mod policy;
+mod probe;
 mod redirect;
 mod store;
 
@@ -18,6 +19,7 @@ pub use policy::{
     CoverageSide, Deny, PolicyCheckArgs, PolicyCommand, PolicyCoverageArgs, PolicyDiffArgs,
     PolicyExplainArgs, PolicyFmtArgs, PolicySchemaArgs, PolicyTestArgs, SchemaOf,
 };
+pub use probe::{ProbeArgs, ProbeOf};
 pub use redirect::{RedirectArgs, RedirectCommand};
 pub use store::{
     StoreArgs, StoreCommand, StoreConvertArgs, StoreDeleteArgs, StoreFileArgs, StoreListArgs,
@@ -70,6 +72,8 @@ Examples:
     /// Works on the KMSs of the settings
     #[command(subcommand)]
     Kms(KmsCommand),
+    /// Asks a running agent whether it is live, or ready: 0, or 1 if it is not, 69 if nobody answers
+    Probe(ProbeArgs),
     /// Leads connections of this network namespace to a transparent listener
     #[command(subcommand)]
     Redirect(RedirectCommand),

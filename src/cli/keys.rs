@@ -1,27 +1,22 @@
 //! `fieldveil keys status | purge`: asks a running agent's admin API, and shows what it says. It holds the token no longer than
 //! the request takes, and prints it nowhere.
 
+use super::exchange::exchange;
 use super::{AdminArgs, Exit, KeysCommand, Output, trouble};
 use crate::kms::keyring::read_secret;
-use http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::Empty;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 /// From the connection to the last byte of the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Of an answer.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Of the token's file.
 const TOKEN_BYTES_MAX: u64 = 4096;
 
@@ -51,13 +46,7 @@ pub fn command(command: &KeysCommand, output: Output) -> io::Result<Exit> {
             (&args.agent, Method::POST, path)
         }
     };
-    let answered = token(agent).and_then(|token| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let runtime = runtime.map_err(|error| unavailable(agent.admin, &error.to_string()))?;
-        runtime.block_on(ask(agent.admin, method, &path, &token))
-    });
+    let answered = token(agent).and_then(|token| ask(agent.admin, method, &path, &token));
     let document = match answered {
         Ok(document) => document,
         Err(failed) => {
@@ -106,47 +95,23 @@ fn unavailable(admin: SocketAddr, why: &str) -> Failed {
     }
 }
 
-async fn ask(admin: SocketAddr, method: Method, path: &str, token: &[u8]) -> Result<Value, Failed> {
-    let told = |exit, what: &str| Failed {
-        exit,
-        what: what.to_owned(),
-        hint: None,
-    };
+fn ask(admin: SocketAddr, method: Method, path: &str, token: &[u8]) -> Result<Value, Failed> {
     let mut bearer = Zeroizing::new(b"Bearer ".to_vec());
     bearer.extend_from_slice(token.trim_ascii());
-    let mut bearer = HeaderValue::from_bytes(&bearer).map_err(|_| {
-        told(
-            Exit::Configuration,
-            "the token is not what a header can carry",
-        )
+    let mut bearer = HeaderValue::from_bytes(&bearer).map_err(|_| Failed {
+        exit: Exit::Configuration,
+        what: "the token is not what a header can carry".to_owned(),
+        hint: None,
     })?;
     bearer.set_sensitive(true);
     let request = Request::builder()
         .method(method)
         .uri(path)
-        .header(HOST, admin.to_string())
         .header(AUTHORIZATION, bearer)
-        .header(CONNECTION, "close")
-        .body(Empty::<&[u8]>::new())
+        .body(Empty::new())
         .map_err(|error| unavailable(admin, &error.to_string()))?;
-    let exchange = async {
-        let failed = |error: &dyn std::error::Error| unavailable(admin, &error.to_string());
-        let stream = TcpStream::connect(admin).await.map_err(|e| failed(&e))?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| failed(&e))?;
-        let connection = tokio::spawn(connection);
-        let answer = sender.send_request(request).await.map_err(|e| failed(&e))?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
-        let body = body.collect().await.map_err(|e| failed(&*e))?;
-        connection.abort();
-        Ok((status, body.to_bytes()))
-    };
-    let (status, body) = match timeout(PATIENCE, exchange).await {
-        Ok(answered) => answered?,
-        Err(_) => return Err(unavailable(admin, "it took too long")),
-    };
+    let (status, body) =
+        exchange(admin, request, PATIENCE).map_err(|why| unavailable(admin, &why))?;
     let document: Value = serde_json::from_slice(&body)
         .map_err(|_| unavailable(admin, "this is no admin API of fieldveil"))?;
     if status == StatusCode::OK {

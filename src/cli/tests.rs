@@ -126,6 +126,15 @@ fn what_can_be_typed() {
         &["completions", "zsh"],
         &["doctor", "--config", "f", "--output", "json"],
         &["man", "--dir", "d"],
+        &["probe", "ready", "--config", "f"],
+        &[
+            "probe",
+            "live",
+            "--probes",
+            "127.0.0.1:9902",
+            "--output",
+            "json",
+        ],
         &["run", "--config", "f"],
         &["run"],
     ] {
@@ -183,6 +192,8 @@ fn mistakes_are_64_and_help_is_0() {
         &["config", "schema", "settings"],
         &["config", "schema", "--output", "junit"],
         &["completions", "tcsh"],
+        &["probe"],
+        &["probe", "ready", "--probes", "somewhere:9902"],
         &[
             "keyring",
             "status",

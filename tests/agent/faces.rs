@@ -279,6 +279,76 @@ async fn readiness_names_what_stands_in_its_way() {
     }
 }
 
+/// Who cannot send a request runs a command: it ends as the probes say.
+#[tokio::test]
+async fn the_command_line_asks_the_probes() {
+    let (place, fake) = (Place::new(), Arc::new(Fake::new("fake")));
+    let settings = |probes: &str| {
+        let text = format!("policy: {{dir: nowhere}}\nlisteners: []\n{probes}");
+        place.write("settings.yaml", &text)
+    };
+    let asked = async |line: &[&str], file: Option<std::path::PathBuf>| {
+        let mut program = command([&["probe"], line].concat());
+        if let Some(file) = file {
+            program.arg("--config").arg(file);
+        }
+        tokio::task::spawn_blocking(move || done(&mut program))
+            .await
+            .expect("asked")
+    };
+    fake.fail(Failure::Unreachable);
+    let running = in_process(&fake, &place).await;
+    let probes = running.probes().expect("probes").to_string();
+    let file = settings(&format!("probes: {{bind: {probes}}}\n"));
+    // Of the settings nothing counts but where the probes are.
+    let (code, said, _) = asked(&["live"], Some(file.clone())).await;
+    assert_eq!((code, &*said), (0, "live\n"));
+    let (code, said, _) = asked(&["ready"], Some(file.clone())).await;
+    assert!(
+        code == 1 && said.starts_with("not ready\n[-] keys:default: "),
+        "{said}"
+    );
+    let (code, said, _) = asked(&["ready", "--output", "json"], Some(file.clone())).await;
+    let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!((code, &said["ready"]), (1, &false.into()));
+    assert_eq!(said["blockers"][0]["name"], "keys:default");
+    let (code, said, _) = asked(&["live", "--output", "json"], Some(file.clone())).await;
+    assert_eq!((code, &*said), (0, "{\"live\":true}\n"));
+    fake.recover();
+    for _ in 0..2_000 {
+        if probe(running.probes().expect("probes"), "/readyz").await.0 == 200 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // The flag goes over the file.
+    let elsewhere = settings("probes: {bind: \"127.0.0.1:1\"}\n");
+    let (code, said, _) = asked(&["ready", "--probes", &probes], Some(elsewhere)).await;
+    assert_eq!((code, &*said), (0, "ready\n"));
+    // A listener is no probe: it answers something else, or nothing.
+    let listener = running.listeners()[0].1.to_string();
+    let (code, _, err) = asked(&["ready", "--probes", &listener], None).await;
+    assert!(code == 69 && err.contains(&listener), "{code} {err}");
+    running.drain().await;
+
+    let (code, said, err) = asked(&["ready", "--probes", &probes], None).await;
+    assert!(
+        code == 69 && said.is_empty() && err.contains(&probes),
+        "{err}"
+    );
+    assert_eq!(asked(&["live"], None).await.0, 64, "where?");
+    for (none, why) in [
+        ("", "the settings have no `probes`"),
+        ("probes: {bind: \"127.0.0.1:0\"}\n", "which port"),
+        ("probes: {bnd: \"127.0.0.1:1\"}\n", "bind"),
+    ] {
+        let (code, _, err) = asked(&["live"], Some(settings(none))).await;
+        assert!(code == 78 && err.contains(why), "{none}: {err}");
+    }
+    let (code, _, err) = asked(&["live"], Some(place.path("missing.yaml"))).await;
+    assert!(code == 78 && err.contains("missing.yaml"), "{err}");
+}
+
 /// Everything that must not be in a log, in a request's every part.
 fn needles(address: SocketAddr) {
     let body = r#"{"ssn":"needle-value","needle-name":"needle-other","number":987654321987}"#;
