@@ -81,7 +81,7 @@ impl Service {
                 };
                 Some((beginning, http2))
             }
-            First::Tls(_) => {
+            First::Tls(_) | First::Unreadable => {
                 let upstream = match authority.vouches_for(target.host()) {
                     true => self.proxy.upstream_for(&target).await,
                     false => Some(Err(Code::NotVouched.into())),

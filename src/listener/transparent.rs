@@ -2,8 +2,8 @@
 //! agent's business.
 //!
 //! TLS is told from HTTP by the first bytes. TLS to a host that a policy names ends here; HTTP is served, and its requests say which
-//! host they are for; anything else is passed on unseen, or refused, as the listener's settings have it. Only the address that the
-//! client chose is ever connected to: no name is resolved anew.
+//! host they are for; anything else is passed on unseen, or refused, as the listener's settings have it. TLS of which it cannot be told
+//! for whom it is goes nowhere. Only the address that the client chose is ever connected to: no name is resolved anew.
 
 use super::bell::Bell;
 use super::connection::{Beginning, Service};
@@ -12,19 +12,21 @@ use super::stream::Stream;
 use super::tunnel::Tunnel;
 use super::version;
 use crate::error::Code;
-use crate::intercept::Authority;
+use crate::intercept::{Authority, Ungreeted};
 use crate::upstream::Target;
 use bytes::BytesMut;
 use rustix::net::sockopt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout_at};
 
 /// A client that says nothing for so long may be waiting for the server to speak first.
 const SILENT_FOR: Duration = Duration::from_secs(1);
+/// A fatal `decode_error` (RFC 8446 section 6.2), as a record of TLS.
+const DECODE_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];
 
 /// A transparent listener's own settings.
 #[derive(Clone, Debug)]
@@ -44,22 +46,31 @@ impl Service {
         transparent: &Transparent,
         stream: Stream,
         drain: Bell,
+        cut: Bell,
+    ) {
+        match stream.tcp().and_then(destination) {
+            None => self.passed(None, "not-redirected", Instant::now()),
+            Some(address) => self.toward(address, transparent, stream, drain, cut).await,
+        }
+    }
+
+    /// Serves a connection that was going to `address`.
+    async fn toward(
+        self: &Arc<Self>,
+        address: SocketAddr,
+        transparent: &Transparent,
+        stream: Stream,
+        mut drain: Bell,
         mut cut: Bell,
     ) {
         let born = Instant::now();
-        let passed = |outcome| self.passed(None, outcome, born);
-        let Some(address) = stream.tcp().and_then(destination) else {
-            passed("not-redirected");
-            return;
-        };
-        let mut drain = drain;
         let beginning = self.lead(transparent, stream, address, born);
         // Until it is known where it leads, nothing was asked.
         let Some(led) = drain.unless(Box::pin(beginning)).await else {
             return;
         };
         match led {
-            Err(outcome) => passed(outcome),
+            Err(outcome) => self.passed(None, outcome, born),
             Ok(Led::Over) => {}
             Ok(Led::Blind(near, far)) => {
                 let tunnel = Tunnel::open(self.proxy.clone(), None);
@@ -116,6 +127,15 @@ impl Service {
                 false => "timeout",
             })??;
         match (first, far) {
+            (Some(First::Unreadable), _) => {
+                // Whether or not it is still there to read why.
+                let _ = timeout_at(deadline, stream.write_all(&DECODE_ERROR)).await;
+                let _ = timeout_at(deadline, stream.shutdown()).await;
+                Err(Ungreeted::Handshake(String::new()).word())
+            }
+            (Some(First::Other), _) if self.proxy.covers(&bare.authority()) => {
+                Err(Code::NotTls.word())
+            }
             // On the first, the server has spoken.
             (None | Some(First::Other), far) => {
                 self.uncovered()?;
@@ -206,3 +226,6 @@ fn destination(stream: &TcpStream) -> Option<SocketAddr> {
     let here = (local.ip().to_canonical(), local.port());
     (here != (original.ip().to_canonical(), original.port())).then_some(original)
 }
+
+#[cfg(test)]
+mod tests;
