@@ -22,6 +22,8 @@ mod harness;
 mod heads;
 #[path = "road/hosts.rs"]
 mod hosts;
+#[path = "road/lies.rs"]
+mod lies;
 #[path = "road/life.rs"]
 mod life;
 #[path = "road/limits.rs"]

@@ -92,6 +92,8 @@ struct Step<R, B> {
     /// Rewritten, and not in its codings yet.
     plain: Vec<u8>,
     out: Vec<u8>,
+    /// There was a byte.
+    came: bool,
     /// Something was decoded, or handed on.
     begun: bool,
     /// Coded, as it came, while nothing was decoded.
@@ -133,6 +135,7 @@ impl<R: Rewrite, B: Incoming> Flow<R, B> {
                 piece: Bytes::new(),
                 plain: Vec::new(),
                 out: Vec::new(),
+                came: false,
                 begun: false,
                 kept: Vec::new(),
                 work: Work::Wanting,
@@ -227,6 +230,7 @@ impl<R: Rewrite, B: Incoming> Step<R, B> {
 
     /// Hands the next bytes of the piece to the rewriter.
     fn read(&mut self) -> Result<(), Broken> {
+        self.came = true;
         if self.passing {
             self.out.extend_from_slice(&mem::take(&mut self.piece));
             return Ok(());
@@ -290,6 +294,10 @@ impl<R: Rewrite, B: Incoming> Step<R, B> {
         self.ended = true;
         if self.passing {
             return Ok(());
+        }
+        // A body of no bytes has no coding, whatever its head says, and is none of an empty one.
+        if !self.came {
+            self.codec = None;
         }
         if let Some(codec) = &mut self.codec
             && let Err(why) = codec.decoder.is_whole()

@@ -396,11 +396,13 @@ impl Records {
     }
 }
 
-/// A key room with one key, which can be taken away.
+/// A key room with one key, which can be taken away, and which can let those who ask wait.
 #[derive(Default)]
 pub struct OneKey {
     pub gone: AtomicBool,
     pub calls: AtomicUsize,
+    /// Nobody is answered until it is false again.
+    pub stalled: watch::Sender<bool>,
 }
 
 struct Plain([u8; MATERIAL_LEN]);
@@ -429,6 +431,8 @@ impl KeySource for OneKey {
     ) -> Pin<Box<dyn Future<Output = Result<Ring, Error>> + Send + 'k>> {
         self.calls.fetch_add(1, SeqCst);
         Box::pin(async move {
+            let mut stalled = self.stalled.subscribe();
+            let _ = stalled.wait_for(|stalled| !stalled).await;
             let gone = self.gone.load(SeqCst);
             if gone && !needs.sealing.is_empty() {
                 return Err(Code::KeysUnreachable.into());
