@@ -18,10 +18,11 @@ use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair,
     KeyUsagePurpose, SerialNumber,
 };
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{AlertDescription, ServerConfig};
 use std::collections::HashMap;
 use std::fmt;
@@ -95,6 +96,9 @@ pub struct Authority {
     good_until: SystemTime,
     /// Of all leaves.
     leaf_key: KeyPair,
+    /// The same, as handshakes sign with it: a key is checked when it is read, which takes longer than a signature.
+    leaf_signer: Arc<dyn SigningKey>,
+    provider: Arc<CryptoProvider>,
     tickets: Arc<dyn ProducesTickets>,
     leaves: Mutex<HashMap<Box<str>, Leaf>>,
 }
@@ -159,11 +163,21 @@ impl Authority {
             _ => return Err(BadAuthority("the certificate is malformed")),
         }
         let failed = |_| BadAuthority("the random source fails");
+        let no_key = BadAuthority("no key can be made");
+        let leaf_key = KeyPair::generate().map_err(|_| no_key)?;
+        let provider = provider();
+        let leaf_der = Zeroizing::new(leaf_key.serialize_der());
+        let leaf_signer = PrivateKeyDer::try_from(leaf_der.as_slice())
+            .ok()
+            .and_then(|key| provider.key_provider.load_private_key(key.clone_key()).ok())
+            .ok_or(no_key)?;
         Ok(Authority {
             issuer: Issuer::new(params, key),
             names,
             good_until: facts.good_until,
-            leaf_key: KeyPair::generate().map_err(|_| BadAuthority("no key can be made"))?,
+            leaf_key,
+            leaf_signer,
+            provider,
             tickets: rustls::crypto::aws_lc_rs::Ticketer::new().map_err(failed)?,
             leaves: Mutex::new(HashMap::new()),
         })
@@ -238,12 +252,10 @@ impl Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
         let leaf = params.signed_by(&self.leaf_key, &self.issuer).ok()?;
-        let key = Zeroizing::new(self.leaf_key.serialize_der());
-        let key = PrivateKeyDer::try_from(key.as_slice()).ok()?.clone_key();
-        let shown = CertifiedKey::from_der(vec![leaf.der().clone()], key, &provider()).ok()?;
+        let shown = CertifiedKey::new(vec![leaf.into()], self.leaf_signer.clone());
         let shown = Arc::new(Shown(Arc::new(shown)));
         let config = |http2| {
-            let config = ServerConfig::builder_with_provider(provider());
+            let config = ServerConfig::builder_with_provider(self.provider.clone());
             let config = config.with_safe_default_protocol_versions().ok()?;
             let mut config = config
                 .with_no_client_auth()

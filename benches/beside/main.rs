@@ -1,10 +1,12 @@
-//! What stands beside the agent in `benches/side-by-side`: a bare proxy of hyper to compare it with, an upstream that costs little,
-//! a client that asks at a steady rate, and the bodies. It is an example for Cargo, so that it is built as the agent is.
+//! What stands beside the agent in `benches/side-by-side` and `benches/interception`: a bare proxy of hyper to compare it with, an upstream
+//! that costs little, a client that asks at a steady rate, one that makes connections, and the bodies. It is an example for Cargo, so that it is built as the agent is.
 
 #[path = "../bodies/mod.rs"]
 mod bodies;
 mod pace;
 mod proxy;
+mod secure;
+mod shake;
 mod upstream;
 
 use std::io::{self, Write};
@@ -14,6 +16,11 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: beside proxy LISTEN UPSTREAM
        beside upstream LISTEN
+       beside authority            a CA of one run: certificate and key, in PEM
+       beside secure LISTEN CA     the upstream with TLS, for whatever address of 127.0.0.0/8 it is asked at; CA as above
+       beside shake PROXY|- ROOT PORT once|again|afresh|kept SECONDS CONNECTIONS BODIES
+                           through CONNECT: handshakes (with one host, resumed, each with another host), or requests
+       beside prove PROXY ROOT PORT BODIES     one exchange, verified; what the upstream got
        beside pace ADDRESS REQUESTS_PER_SECOND SECONDS CONNECTIONS BODIES
        beside bodies       997 of 2 KB, each with a NUL behind it
        beside paths        what is classified in them, one JSONPath a line";
@@ -38,6 +45,43 @@ fn main() -> ExitCode {
                 return usage();
             };
             pace::run(to, rate, seconds, connections, Path::new(bodies))
+        }
+        ["authority"] => secure::authority().and_then(|pem| io::stdout().write_all(pem.as_bytes())),
+        ["secure", listen, ca] => match address(listen) {
+            Some(listen) => secure::run(listen, Path::new(ca)),
+            None => return usage(),
+        },
+        ["prove", proxy, root, port, bodies] => match (address(proxy), port.parse()) {
+            (Some(proxy), Ok(port)) => {
+                shake::prove(proxy, Path::new(root), port, Path::new(bodies))
+            }
+            _ => return usage(),
+        },
+        [
+            "shake",
+            proxy,
+            root,
+            port,
+            how,
+            seconds,
+            connections,
+            bodies,
+        ] => {
+            let how = shake::How::named(how);
+            let numbers = (port.parse(), seconds.parse(), connections.parse());
+            let (Some(how), (Ok(port), Ok(seconds), Ok(connections))) = (how, numbers) else {
+                return usage();
+            };
+            let proxy = address(proxy);
+            shake::run(
+                proxy,
+                Path::new(root),
+                port,
+                how,
+                seconds,
+                connections,
+                Path::new(bodies),
+            )
         }
         ["bodies"] => {
             let mut out = io::stdout().lock();

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 const ANSWER: &[u8] =
@@ -26,8 +26,16 @@ pub fn run(listen: SocketAddr) -> io::Result<()> {
     })
 }
 
-async fn serve(mut stream: TcpStream) -> io::Result<()> {
+async fn serve(stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    answer(stream).await
+}
+
+/// Answers requests until the connection's end.
+///
+/// # Errors
+/// The connection fails.
+pub async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     let mut bytes = Vec::with_capacity(64 * 1024);
     loop {
         let (head, all) = loop {
@@ -48,6 +56,8 @@ async fn serve(mut stream: TcpStream) -> io::Result<()> {
         } else {
             stream.write_all(ANSWER).await?;
         }
+        // TLS holds back what is not flushed.
+        stream.flush().await?;
         bytes.drain(..all);
     }
 }
