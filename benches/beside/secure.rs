@@ -2,7 +2,7 @@
 //! meets as many hosts as a client names.
 
 use super::upstream::answer;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider, kx_group};
@@ -26,6 +26,10 @@ pub fn provider() -> Arc<CryptoProvider> {
 
 fn params() -> CertificateParams {
     let mut params = CertificateParams::default();
+    // Leaves are called by rcgen's own default: an issuer of the same name would be taken for themselves.
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "the CA of a bench");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params
 }
