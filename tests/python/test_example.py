@@ -164,6 +164,21 @@ class Kubernetes(Agents):
         deployment = self.documents["Deployment"]["spec"]
         self.assertEqual((deployment["replicas"], deployment["strategy"]["type"]), (1, "Recreate"))
 
+    def test_the_manifest_is_restricted(self):
+        """What the Pod Security Standard of that name asks for."""
+        pod = self.pod["securityContext"]
+        self.assertTrue(pod["runAsNonRoot"])
+        self.assertNotEqual(pod["runAsUser"], 0)
+        self.assertEqual(pod["seccompProfile"], {"type": "RuntimeDefault"})
+        self.assertFalse({"hostNetwork", "hostPID", "hostIPC"} & self.pod.keys())
+        for volume in self.pod["volumes"]:
+            self.assertIn(*volume.keys() - {"name"}, {"configMap", "persistentVolumeClaim"})
+        for container in self.pod["initContainers"] + self.pod["containers"]:
+            context = container["securityContext"]
+            self.assertEqual((context["allowPrivilegeEscalation"], context["capabilities"]), (False, {"drop": ["ALL"]}))
+            self.assertFalse({"privileged", "runAsUser", "procMount", "seccompProfile"} & context.keys())
+            self.assertFalse([port for port in container.get("ports", []) if "hostPort" in port])
+
     def test_the_settings_and_the_policy_at_work(self):
         """In a directory instead of the pod's, with another upstream."""
         files = {item["key"]: item["path"] for item in self.pod["volumes"][0]["configMap"]["items"]}

@@ -1,0 +1,186 @@
+"""Images by buildah and containers by podman: no daemon, and nothing from a registry. What Dockerfiles call Debian is made of Debian's packages.
+
+Needs root, podman, buildah, runc and mmdebstrap, which tests/run installs. Storage is `container` in the target directory, so that
+the base is made once. Containers have a network of their own with nothing in it but loopback.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+
+import support
+
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", support.PROJECT / "target"))
+PLACE = TARGET / "container"
+RELEASE = platform.freedesktop_os_release()["VERSION_CODENAME"]
+# The program is linked against this machine's C library, so the image is of this machine's release.
+DEBIAN = f"docker.io/library/debian:{RELEASE}-slim"
+BASE, PYTHON, IMAGE = "fieldveil-base:test", "fieldveil-python:test", "fieldveil:test"
+# Podman asks for more than a machine may give; these are below what any gives.
+ULIMITS = ("--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096")
+CLONE_NEWNET = 0x40000000
+
+
+def run(*command, **environment):
+    # Health checks run when they are asked for: there may be no systemd to run them.
+    environment = {**os.environ, "DISABLE_HC_SYSTEMD": "true", **environment}
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL, env=environment
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))}: {done.returncode}\n{done.stdout}{done.stderr}")
+    return done
+
+
+def storage():
+    return "--root", PLACE / "storage", "--runroot", PLACE / "run"
+
+
+def podman(*arguments):
+    return run("podman", *storage(), "--cgroup-manager=cgroupfs", "--runtime", shutil.which("runc"), *arguments)
+
+
+def buildah(*arguments):
+    return run("buildah", *storage(), *arguments)
+
+
+def has(image):
+    with contextlib.suppress(RuntimeError):
+        return bool(podman("image", "exists", image))
+    return False
+
+
+def build(dockerfile, *arguments):
+    """As `docker build` does; steps that were done before are not done again."""
+    buildah(
+        "bud", "--pull-never", "--isolation", "chroot", "--network", "host", "--format", "docker", "--layers",
+        "--build-arg", f"DEBIAN={DEBIAN}", "--file", dockerfile, *arguments, support.PROJECT,
+    )
+
+
+def debian():
+    """The smallest Debian, under the name that Dockerfiles know it by."""
+    if has(DEBIAN):
+        return
+    PLACE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=PLACE) as directory:
+        archive = pathlib.Path(directory) / "debian.tar"
+        run("mmdebstrap", "--variant=minbase", RELEASE, archive)
+        podman("import", archive, DEBIAN)
+
+
+def why_not():
+    """Why no container runs on this machine; none: one does. Programs that are missing are an error."""
+    for program in ("podman", "buildah", "runc", "mmdebstrap"):
+        if shutil.which(program) is None:
+            raise RuntimeError(f"{program} is missing (Debian: apt install {program})")
+    if os.geteuid() != 0:
+        return "they need root here"
+
+    def trouble(act, *arguments):
+        try:
+            act(*arguments)
+        except RuntimeError as error:
+            return str(error).strip().splitlines()[-1].translate({ord(quote): "`" for quote in "'\""})
+
+    unable = trouble(run, "unshare", "--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--mount-proc", "true")
+    if unable:
+        return unable
+    # A mirror that cannot be reached is no property of the machine: that is an error.
+    debian()
+    return trouble(podman, "run", "--rm", "--network", "none", "--read-only", *ULIMITS, DEBIAN, "true")
+
+
+def image():
+    """docker/Dockerfile, around the program that is built already."""
+    dockerfile = support.PROJECT / "docker/Dockerfile"
+    build(dockerfile, "--target", "base", "--tag", BASE)
+    with tempfile.TemporaryDirectory(dir=PLACE) as context:
+        # As the build from source leaves it.
+        run("objcopy", "--strip-debug", support.BINARY, pathlib.Path(context) / "fieldveil")
+        build(dockerfile, "--build-context", f"build={context}", "--tag", IMAGE)
+
+
+def python_image():
+    """Debian's Python, where an example asks for that of another image."""
+    if not has(PYTHON):
+        with tempfile.NamedTemporaryFile("w", suffix=".Dockerfile") as dockerfile:
+            dockerfile.write(f"FROM {DEBIAN}\nRUN apt-get update && apt-get install --yes --no-install-recommends python3\n")
+            dockerfile.flush()
+            build(dockerfile.name, "--tag", PYTHON)
+
+
+@contextlib.contextmanager
+def files(of):
+    """The files of an image, as a directory."""
+    try:
+        yield pathlib.Path(podman("image", "mount", of).stdout.strip())
+    finally:
+        podman("image", "umount", of)
+
+
+class Container:
+    """One that runs; it goes with the stack."""
+
+    def __init__(self, stack, name, *arguments):
+        self.name = f"{name}-{os.getpid()}"
+        podman("run", "--detach", "--name", self.name, *ULIMITS, *arguments)
+        stack.callback(podman, "rm", "--force", "--time", "0", self.name)
+
+    def look(self, what):
+        return json.loads(podman("inspect", "--format", "{{json .%s}}" % what, self.name).stdout)
+
+    def pid(self):
+        return self.look("State.Pid")
+
+    def said(self):
+        done = podman("logs", self.name)
+        return done.stdout + done.stderr
+
+    def status(self):
+        """What the kernel says of its first process, by name."""
+        lines = pathlib.Path(f"/proc/{self.pid()}/status").read_text().splitlines()
+        return {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}
+
+    def until(self, what, holds):
+        deadline = time.monotonic() + 60
+        while not holds():
+            if time.monotonic() > deadline or self.look("State.Status") == "exited":
+                raise AssertionError(f"{what}: {self.said()}")
+            time.sleep(0.05)
+
+    def healthy(self):
+        """As its own health check says."""
+        with contextlib.suppress(RuntimeError):
+            return bool(podman("healthcheck", "run", self.name))
+        return False
+
+    def inside(self, act):
+        """Calls this on a thread that is in the container's network: sockets that it makes are of there."""
+        libc, result = ctypes.CDLL(None, use_errno=True), []
+
+        def enter():
+            with open(f"/proc/{self.pid()}/ns/net") as namespace:
+                if libc.setns(namespace.fileno(), CLONE_NEWNET) != 0:
+                    raise OSError(ctypes.get_errno(), "setns")
+            result.append(act())
+
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+        return result.pop()
+
+    def stop(self):
+        """Tells it to end, as `docker stop` does; gives the process that waits for that."""
+        return subprocess.Popen(
+            ["podman", *map(str, storage()), "--cgroup-manager=cgroupfs", "--runtime", shutil.which("runc"), "stop", "--time", "40", self.name],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
