@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use std::fmt;
 use std::fmt::Write as _;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -214,8 +215,10 @@ impl Observe for () {
     fn observe(&self, _: &Entry) {}
 }
 
-/// The open record of one access.
-pub struct Record {
+/// The open record of one access. It moves along with the request, so it is but a pointer.
+pub struct Record(Box<Open>);
+
+struct Open {
     entry: Entry,
     note: String,
     begun: Instant,
@@ -265,7 +268,7 @@ impl Record {
             total: Duration::ZERO,
             added: Duration::ZERO,
         };
-        Record {
+        Record(Box::new(Open {
             entry,
             note: String::new(),
             begun: Instant::now(),
@@ -273,92 +276,92 @@ impl Record {
             sink,
             stage: Stage::Open,
             slips: Vec::new(),
-        }
+        }))
     }
 
     /// The id for the answer and the log.
     pub fn id(&self) -> RequestId {
-        self.entry.id
+        self.0.entry.id
     }
     /// The version of the policies that hold for this access.
     pub fn policy(&mut self, version: &Arc<str>) {
-        self.entry.policy = Some(version.clone());
+        self.0.entry.policy = Some(version.clone());
     }
     /// A route takes the request; `observing`: it only counts.
     pub fn route(&mut self, name: &Arc<str>, observing: bool) {
-        self.entry.route = Some(name.clone());
-        self.entry.observing = observing;
+        self.0.entry.route = Some(name.clone());
+        self.0.entry.observing = observing;
     }
     /// Who asks: the name in the policy, or somebody whom it does not name.
     pub fn caller(&mut self, listed: Option<Arc<str>>) {
-        self.entry.caller = listed.map_or(Caller::Unlisted, Caller::Listed);
+        self.0.entry.caller = listed.map_or(Caller::Unlisted, Caller::Listed);
     }
     /// No route takes a request to a host that a policy names.
     pub fn unmatched(&mut self) {
-        self.entry.unmatched = true;
+        self.0.entry.unmatched = true;
     }
     /// How long the request's body is, in bytes; `None` while that is not known.
     pub fn request_bytes(&mut self, bytes: Option<u64>) {
-        self.entry.request_bytes = bytes;
+        self.0.entry.request_bytes = bytes;
     }
     /// What was done with one side's body. Once for each side: it replaces what was noted before.
     pub fn tally(&mut self, side: Side, tally: Tally) {
         match side {
-            Side::Request => self.entry.request = tally,
-            Side::Response => self.entry.response = tally,
+            Side::Request => self.0.entry.request = tally,
+            Side::Response => self.0.entry.response = tally,
         }
     }
     /// An answer passes without being looked at: why.
     pub fn unread(&mut self, why: &'static str) {
-        self.entry.unread = Some(why);
+        self.0.entry.unread = Some(why);
     }
     /// An observing route would have refused this. The first reason stays: with it the access would have ended.
     pub fn would_refuse(&mut self, reason: Reason<'_>) {
-        if self.entry.observed.is_none() {
-            self.entry.observed = Some(reason.code);
-            reason.note.clone_into(&mut self.note);
+        if self.0.entry.observed.is_none() {
+            self.0.entry.observed = Some(reason.code);
+            reason.note.clone_into(&mut self.0.note);
         }
     }
-    /// Waits for something that is not the agent's doing.
-    pub async fn waiting<F: Future>(&mut self, what: F) -> F::Output {
+    /// Waits for something that is not the agent's doing. (Pinned by the caller: a future that takes another one by value has room for two.)
+    pub async fn waiting<F: Future>(&mut self, what: Pin<&mut F>) -> F::Output {
         let begun = Instant::now();
         let output = what.await;
-        self.waited += begun.elapsed();
+        self.0.waited += begun.elapsed();
         output
     }
 
     /// This side's body will be rewritten while it flows, and notes here what was done.
     pub fn flows(&mut self, side: Side) -> Slip {
         let slip = Slip::default();
-        self.slips.push((side, slip.clone()));
+        self.0.slips.push((side, slip.clone()));
         slip
     }
 
     /// The answer is the upstream's, and is about to be released.
     pub fn answered(mut self, status: u16, bytes: Option<u64>) {
-        self.entry.outcome = Outcome::Answered;
+        self.0.entry.outcome = Outcome::Answered;
         self.time(Some(status), bytes);
         self.commit();
-        self.stage = Stage::Over;
+        self.0.stage = Stage::Over;
     }
     /// As [`Record::answered`], where the answer's body streams: [`Record::whole`] or [`Record::cut`] follows, or the drop, which
     /// means that the client went away.
     pub fn released(&mut self, status: u16, bytes: Option<u64>) {
         self.time(Some(status), bytes);
-        let committed = self.slips.is_empty();
+        let committed = self.0.slips.is_empty();
         if committed {
-            self.entry.outcome = Outcome::Answered;
+            self.0.entry.outcome = Outcome::Answered;
             self.commit();
         }
-        self.stage = Stage::Released { committed };
+        self.0.stage = Stage::Released { committed };
     }
     /// The answer that streamed came to its end.
     pub fn whole(mut self) {
-        if self.stage != (Stage::Released { committed: true }) {
-            self.entry.outcome = Outcome::Answered;
+        if self.0.stage != (Stage::Released { committed: true }) {
+            self.0.entry.outcome = Outcome::Answered;
             self.commit();
         }
-        self.stage = Stage::Over;
+        self.0.stage = Stage::Over;
     }
     /// The answer that streamed broke off.
     pub fn cut(mut self, reason: Reason<'_>) {
@@ -366,64 +369,64 @@ impl Record {
     }
     /// The answer is the agent's own, and is about to be released.
     pub fn refused(mut self, reason: Reason<'_>, status: u16, bytes: Option<u64>) {
-        self.entry.outcome = Outcome::Refused {
+        self.0.entry.outcome = Outcome::Refused {
             code: reason.code,
             fault: reason.fault,
         };
-        reason.note.clone_into(&mut self.note);
+        reason.note.clone_into(&mut self.0.note);
         self.time(Some(status), bytes);
         self.commit();
-        self.stage = Stage::Over;
+        self.0.stage = Stage::Over;
     }
 
     /// The access is over but for its body.
     fn time(&mut self, status: Option<u16>, bytes: Option<u64>) {
-        self.entry.status = status;
-        self.entry.response_bytes = bytes;
-        self.entry.total = self.begun.elapsed();
-        self.entry.added = self.entry.total.saturating_sub(self.waited);
+        self.0.entry.status = status;
+        self.0.entry.response_bytes = bytes;
+        self.0.entry.total = self.0.begun.elapsed();
+        self.0.entry.added = self.0.entry.total.saturating_sub(self.0.waited);
     }
 
     fn break_off(&mut self, reason: Option<Reason<'_>>) {
         let mut why = reason.map_or(ABORTED, |reason| reason.code);
-        if self.stage != (Stage::Released { committed: true }) {
+        if self.0.stage != (Stage::Released { committed: true }) {
             if let Some(reason) = reason {
                 let Reason { code, fault, note } = reason;
-                self.entry.outcome = Outcome::Refused { code, fault };
-                note.clone_into(&mut self.note);
+                self.0.entry.outcome = Outcome::Refused { code, fault };
+                note.clone_into(&mut self.0.note);
             }
             self.commit();
-            if let Outcome::Refused { code, .. } = self.entry.outcome {
+            if let Outcome::Refused { code, .. } = self.0.entry.outcome {
                 why = code;
             }
         }
-        if let Stage::Released { .. } = self.stage {
-            let (listener, route) = (&self.entry.listener, self.entry.route.as_ref());
+        if let Stage::Released { .. } = self.0.stage {
+            let (listener, route) = (&self.0.entry.listener, self.0.entry.route.as_ref());
             tracing::info!(
                 target: "fieldveil::access",
-                request_id = %self.entry.id,
+                request_id = %self.0.entry.id,
                 listener = &**listener,
                 route = route.map(|route| &**route),
                 reason = why,
                 "answer cut off"
             );
-            self.sink.cut_off(listener, route, why);
+            self.0.sink.cut_off(listener, route, why);
         }
-        self.stage = Stage::Over;
+        self.0.stage = Stage::Over;
     }
 
     fn commit(&mut self) {
-        for (side, slip) in std::mem::take(&mut self.slips) {
+        for (side, slip) in std::mem::take(&mut self.0.slips) {
             let notes = std::mem::take(&mut *slip.notes());
             let (tally, bytes) = match side {
-                Side::Request => (&mut self.entry.request, &mut self.entry.request_bytes),
-                Side::Response => (&mut self.entry.response, &mut self.entry.response_bytes),
+                Side::Request => (&mut self.0.entry.request, &mut self.0.entry.request_bytes),
+                Side::Response => (&mut self.0.entry.response, &mut self.0.entry.response_bytes),
             };
             tally.add(&notes.tally);
             *bytes = Some(notes.bytes);
             let unread = notes.unread.first().map(|(why, _)| *why);
-            self.entry.unread = self.entry.unread.or(unread);
-            self.entry.unread_records.extend(notes.unread);
+            self.0.entry.unread = self.0.entry.unread.or(unread);
+            self.0.entry.unread_records.extend(notes.unread);
             if let Some(observed) = notes.observed {
                 self.would_refuse(Reason {
                     code: observed.code,
@@ -434,18 +437,18 @@ impl Record {
             // Whatever came of it: it was the agent that ended the body.
             if let Some(refused) = notes.refused {
                 let (code, fault) = (refused.code, refused.fault);
-                self.entry.outcome = Outcome::Refused { code, fault };
-                self.note = refused.note;
+                self.0.entry.outcome = Outcome::Refused { code, fault };
+                self.0.note = refused.note;
             }
         }
-        log(&self.entry, &self.note);
-        self.sink.observe(&self.entry);
+        log(&self.0.entry, &self.0.note);
+        self.0.sink.observe(&self.0.entry);
     }
 
     /// What `Fieldveil-Result` says of this access (an RFC 9651 dictionary). `None`: no route took the request.
     pub fn result(&self) -> Option<HeaderValue> {
-        self.entry.route.as_ref()?;
-        let (request, response) = (&self.entry.request, &self.entry.response);
+        self.0.entry.route.as_ref()?;
+        let (request, response) = (&self.0.entry.request, &self.0.entry.response);
         let both = |of: fn(&Tally) -> u32| u64::from(of(request)) + u64::from(of(response));
         let mut text = String::with_capacity(48);
         let _ = write!(
@@ -473,20 +476,20 @@ impl Record {
                 let _ = write!(text, ";{why}={count}");
             }
         }
-        if let Some(why) = self.entry.unread {
+        if let Some(why) = self.0.entry.unread {
             let _ = write!(text, ", unread={why}");
         }
         // What is done with these is not known yet.
-        for (side, _) in &self.slips {
+        for (side, _) in &self.0.slips {
             text.push_str(match side {
                 Side::Request => ", request=streamed",
                 Side::Response => ", response=streamed",
             });
         }
-        if self.entry.observing {
+        if self.0.entry.observing {
             text.push_str(", observe");
         }
-        if let Some(code) = self.entry.observed {
+        if let Some(code) = self.0.entry.observed {
             let _ = write!(text, ";refused={code}");
         }
         HeaderValue::from_maybe_shared(Bytes::from(text)).ok()
@@ -495,7 +498,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        match self.stage {
+        match self.0.stage {
             Stage::Open => {
                 self.time(None, None);
                 self.commit();
@@ -702,8 +705,8 @@ mod tests {
             fault: "policy",
             note: "stray at byte 9",
         });
-        assert_eq!(record.entry.observed, Some("not-json"));
-        assert_eq!(record.note, "at byte 3");
+        assert_eq!(record.0.entry.observed, Some("not-json"));
+        assert_eq!(record.0.note, "at byte 3");
     }
 
     #[test]

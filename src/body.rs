@@ -32,7 +32,7 @@ pub struct Body {
     /// Kept until the body is gone.
     permit: Option<OwnedSemaphorePermit>,
     /// Of an answer that streams: told how that ends.
-    record: Option<Box<Record>>,
+    record: Option<Record>,
 }
 
 enum Rest {
@@ -102,7 +102,7 @@ impl Body {
         match self.rest {
             Rest::Stream(..) | Rest::Flow(..) if !self.is_end_stream() => {
                 record.released(status, length);
-                self.record = Some(Box::new(record));
+                self.record = Some(record);
             }
             _ => record.answered(status, length),
         }

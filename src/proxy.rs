@@ -35,6 +35,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -99,7 +100,7 @@ pub trait Exchange {
     /// The name in its certificate, where the client showed one that was verified.
     fn peer_name(&self) -> Option<&str>;
     /// Where its connection leads, whatever the requests on it say: made for it alone.
-    fn leads_to(&self) -> Option<&Upstream<Body>>;
+    fn leads_to(&self) -> Option<&Arc<Upstream<Body>>>;
     /// Where its connection was going before it was redirected here: its requests go there and nowhere else.
     fn redirected_from(&self) -> Option<SocketAddr>;
     /// The answer is a switch to another protocol; behind it, the client's connection leads there.
@@ -293,14 +294,13 @@ impl Proxy {
         let request = Request::from_parts(head, body);
         let sent = match asked {
             None => {
-                record
-                    .waiting(upstream.send(request, &progress, deadline))
-                    .await
+                let sent = pin!(upstream.send(request, &progress, deadline));
+                record.waiting(sent).await
             }
             // Boxed: few requests ask for it.
             Some(_) => {
-                let sent = Box::pin(upstream.send_alone(request, deadline));
-                record.waiting(sent).await
+                let mut sent = Box::pin(upstream.send_alone(request, deadline));
+                record.waiting(sent.as_mut()).await
             }
         };
         let sent = sent.map_err(|error| {

@@ -349,26 +349,33 @@ where
     /// # Errors
     /// One of the `upstream-*` codes: no connection was to be had, the upstream is silent, or it speaks something else;
     /// [`Code::ExchangeTimeout`].
-    pub async fn send(
+    pub fn send(
         &self,
         mut request: Request<B>,
         progress: &Progress,
         deadline: Instant,
-    ) -> Result<Response<Incoming>, Error> {
-        *request.uri_mut() = self.uri(request.uri().path_and_query())?;
-        // The pool's connections decide.
-        *request.version_mut() = http::Version::HTTP_11;
-        let mut answer = std::pin::pin!(self.client.request(request));
-        // The clock runs while nothing moves: a long upload is not a late answer.
-        let mut moved = progress.moved();
-        loop {
-            let until = deadline.min(Instant::now() + self.response);
-            match timeout_at(until, &mut answer).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => return Err(failed(&error)),
-                Err(_) if until == deadline => return Err(Code::ExchangeTimeout.into()),
-                Err(_) if progress.moved() != moved => moved = progress.moved(),
-                Err(_) => return Err(Code::UpstreamTimeout.into()),
+    ) -> impl Future<Output = Result<Response<Incoming>, Error>> + Send {
+        // Not within the future, which would keep the request's place while it waits.
+        let sent = self.uri(request.uri().path_and_query()).map(|uri| {
+            *request.uri_mut() = uri;
+            // The pool's connections decide.
+            *request.version_mut() = http::Version::HTTP_11;
+            self.client.request(request)
+        });
+        let response = self.response;
+        async move {
+            let mut answer = sent?;
+            // The clock runs while nothing moves: a long upload is not a late answer.
+            let mut moved = progress.moved();
+            loop {
+                let until = deadline.min(Instant::now() + response);
+                match timeout_at(until, &mut answer).await {
+                    Ok(Ok(answer)) => return Ok(answer),
+                    Ok(Err(error)) => return Err(failed(&error)),
+                    Err(_) if until == deadline => return Err(Code::ExchangeTimeout.into()),
+                    Err(_) if progress.moved() != moved => moved = progress.moved(),
+                    Err(_) => return Err(Code::UpstreamTimeout.into()),
+                }
             }
         }
     }

@@ -25,7 +25,12 @@ pub struct Pace {
     credit: Duration,
     /// Since when, and until when, the next piece is waited for.
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// Pieces that were there before anybody waited, since the clock was looked at.
+    unwaited: u8,
 }
+
+/// So many pieces that come without a wait are taken before the clock is looked at again.
+const UNWAITED_MAX: u8 = 32;
 
 impl Pace {
     /// `piece`: how long the next piece may take. `deadline`: when the body has to be over.
@@ -36,6 +41,7 @@ impl Pace {
             deadline: Some(deadline),
             credit: rate.map_or(Duration::ZERO, |rate| rate.grace),
             waiting: None,
+            unwaited: 0,
         }
     }
 
@@ -58,17 +64,24 @@ impl Pace {
 
     /// A piece of so many bytes came. True: the body should be over by now.
     pub fn came(&mut self, bytes: usize) -> bool {
-        if let Some((since, _)) = self.waiting.take() {
-            self.credit = self.credit.saturating_sub(since.elapsed());
-        }
+        let now = match self.waiting.take() {
+            Some((since, _)) => {
+                let now = Instant::now();
+                self.credit = self.credit.saturating_sub(now - since);
+                Some(now)
+            }
+            None if self.unwaited >= UNWAITED_MAX => Some(Instant::now()),
+            None => None,
+        };
+        self.unwaited = now.map_or(self.unwaited + 1, |_| 0);
         if let Some(rate) = self.rate {
             let earned = Duration::from_micros(
                 (bytes as u64).saturating_mul(1_000_000) / rate.bytes_per_second.max(1),
             );
             self.credit = self.credit.saturating_add(earned).min(rate.grace);
         }
-        self.deadline
-            .is_some_and(|deadline| Instant::now() >= deadline)
+        now.zip(self.deadline)
+            .is_some_and(|(now, deadline)| now >= deadline)
     }
 }
 
@@ -151,7 +164,8 @@ mod tests {
         let mut pace = Pace::new(None, None, Instant::now() + 9 * SECOND);
         comes(&mut pace, 8 * SECOND, 1).await;
         advance(SECOND).await;
-        assert!(pace.came(1));
+        let pieces = (1..).find(|_| pace.came(1));
+        assert_eq!(pieces, Some(usize::from(UNWAITED_MAX) + 1));
         late_after(&mut Pace::new(None, None, Instant::now() + SECOND), SECOND).await;
     }
 }

@@ -108,18 +108,7 @@ pub(super) async fn serve(
                 let Some((deadline, expiry)) = wire.deadline(&patience) else {
                     return Poll::Pending;
                 };
-                let now = Instant::now();
-                if now >= deadline {
-                    if matches!(expiry, Expiry::Write | Expiry::Linger) {
-                        return Poll::Ready(true);
-                    }
-                    wire.expire(expiry);
-                    continue;
-                }
                 let dozes = wire.dozes_at(&patience);
-                if dozes.is_some_and(|at| now >= at) {
-                    return Poll::Ready(false);
-                }
                 // The alarm goes off early rather than being set anew for each request.
                 let next = dozes.map_or(deadline, |at| deadline.min(at));
                 if alarm.deadline() > next || alarm.is_elapsed() {
@@ -127,6 +116,15 @@ pub(super) async fn serve(
                 }
                 if alarm.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;
+                }
+                let now = Instant::now();
+                if now >= deadline {
+                    if matches!(expiry, Expiry::Write | Expiry::Linger) {
+                        return Poll::Ready(true);
+                    }
+                    wire.expire(expiry);
+                } else if dozes.is_some_and(|at| now >= at) {
+                    return Poll::Ready(false);
                 }
             }
         })
@@ -225,8 +223,8 @@ impl Exchange for Numbered<'_> {
     fn peer_name(&self) -> Option<&str> {
         self.client.name.as_deref()
     }
-    fn leads_to(&self) -> Option<&Upstream<Body>> {
-        self.upstream.as_deref()
+    fn leads_to(&self) -> Option<&Arc<Upstream<Body>>> {
+        self.upstream.as_ref()
     }
     fn redirected_from(&self) -> Option<SocketAddr> {
         self.address

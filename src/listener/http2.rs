@@ -269,8 +269,8 @@ impl Exchange for Checked {
     fn peer_name(&self) -> Option<&str> {
         self.client.name.as_deref()
     }
-    fn leads_to(&self) -> Option<&Upstream<Body>> {
-        self.upstream.as_deref()
+    fn leads_to(&self) -> Option<&Arc<Upstream<Body>>> {
+        self.upstream.as_ref()
     }
     fn redirected_from(&self) -> Option<SocketAddr> {
         self.address

@@ -47,6 +47,11 @@ pub(super) fn readings(raw: &str) -> Result<Vec<Segments>, PathRefused> {
         .iter()
         .map(|segment| decode(segment))
         .collect::<Result<Segments, _>>()?;
+    // Nearly all paths are read in one way by everyone.
+    let is_odd = |segment: &String| matches!(segment.as_str(), "" | "." | "..");
+    if !whole.iter().any(is_odd) && !rest.contains(';') {
+        return Ok(vec![whole]);
+    }
     let mut readings = vec![without_dots(without_empty(whole.clone()))];
     let mut add = |mut reading: Segments| {
         if reading.last().is_some_and(String::is_empty) {
@@ -63,10 +68,7 @@ pub(super) fn readings(raw: &str) -> Result<Vec<Segments>, PathRefused> {
         add(without_dots(without_empty(segments.clone())));
         add(segments);
     };
-    if whole
-        .iter()
-        .any(|segment| matches!(segment.as_str(), "" | "." | ".."))
-    {
+    if whole.iter().any(is_odd) {
         spread(whole);
     }
     if rest.contains(';') {
@@ -79,6 +81,10 @@ pub(super) fn readings(raw: &str) -> Result<Vec<Segments>, PathRefused> {
 
 /// Percent-decodes one segment, once.
 fn decode(segment: &str) -> Result<String, PathRefused> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    if segment.bytes().all(is_plain) {
+        return Ok(segment.to_owned());
+    }
     let mut bytes = Vec::with_capacity(segment.len());
     let mut rest = segment.bytes();
     while let Some(byte) = rest.next() {

@@ -14,6 +14,7 @@ use crate::upstream::{Target, Targets, Upstream};
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use std::pin::pin;
 use std::sync::Arc;
 use tokio::net::TcpStream;
 
@@ -109,7 +110,7 @@ impl Proxy {
         if self.covered_only {
             return Err(Code::Uncovered.into());
         }
-        let dialled = record.waiting(targets.dial(&target)).await;
+        let dialled = record.waiting(pin!(targets.dial(&target))).await;
         dialled.map(Through::Blind)
     }
 
@@ -163,7 +164,7 @@ async fn covered(
         if !vouched(target.host()) {
             return Err(Code::NotVouched.into());
         }
-        match record.waiting(prepared(targets, &target)).await {
+        match record.waiting(pin!(prepared(targets, &target))).await {
             // A client that speaks TLS all the same is not served without.
             Err(error) if error.code() == Code::UpstreamNotTls => {}
             made => {
@@ -173,7 +174,7 @@ async fn covered(
         }
     }
     let plain = target.clone().with_tls(false);
-    let plain = record.waiting(prepared(targets, &plain)).await?;
+    let plain = record.waiting(pin!(prepared(targets, &plain))).await?;
     Ok(Through::Shown(Box::new(Shown { target, plain })))
 }
 

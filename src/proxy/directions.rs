@@ -23,6 +23,7 @@ use crate::transform::{Heads, Message, Rules, Shape, Tally, plan_message};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, request, response};
 use hyper::body::Body as _;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
@@ -101,15 +102,13 @@ impl Directions {
         if let (None, Declared::Records(framing)) = (&foreign, declared) {
             return Ok(Arrived::Flowing(Flowing::Records(incoming, framing)));
         }
-        let held = match record
-            .waiting(hold(
-                incoming,
-                self.limits.held_body,
-                self.limits.held_for,
-                &self.room,
-            ))
-            .await
-        {
+        let held = pin!(hold(
+            incoming,
+            self.limits.held_body,
+            self.limits.held_for,
+            &self.room,
+        ));
+        let held = match record.waiting(held).await {
             Ok(held) => held,
             Err(Unheld::TooLarge(body)) => {
                 let whole = match self.in_pieces(rules, declared) {
@@ -224,15 +223,13 @@ impl Directions {
         if let Declared::Records(framing) = declared(&head.headers) {
             return Ok(Arrived::Flowing(Flowing::Records(incoming, framing)));
         }
-        let held = match record
-            .waiting(hold(
-                incoming,
-                self.limits.held_body,
-                expected.patience,
-                &self.room,
-            ))
-            .await
-        {
+        let held = pin!(hold(
+            incoming,
+            self.limits.held_body,
+            expected.patience,
+            &self.room,
+        ));
+        let held = match record.waiting(held).await {
             Ok(held) => held,
             Err(Unheld::TooLarge(body)) => {
                 if self.in_pieces(rules, declared(&head.headers)).is_ok() {

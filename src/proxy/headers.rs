@@ -10,8 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{
     ACCEPT_RANGES, ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH,
     CONTENT_RANGE, CONTENT_TYPE, COOKIE, ETAG, EXPECT, HOST, HeaderName, HeaderValue, IF_RANGE,
-    LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, SET_COOKIE, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, VIA,
+    LOCATION, RANGE, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{HeaderMap, Method, StatusCode, Version};
 use sha2::{Digest, Sha256, Sha512};
@@ -19,7 +18,6 @@ use std::fmt::Write as _;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 const DIGEST: HeaderName = HeaderName::from_static("digest");
@@ -29,17 +27,20 @@ const X_AMZ_CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
 /// Fields that end at this connection, whether or not Connection names them (RFC 9110 section 7.6.1).
-const HOP_BY_HOP: [HeaderName; 9] = [
-    CONNECTION,
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HTTP2_SETTINGS,
-];
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
 
 /// Fields that Connection must not name: without them the upstream reads another message than the one that was sent.
 const END_TO_END: [HeaderName; 9] = [
@@ -67,6 +68,12 @@ pub fn arrive(
     if *method == Method::TRACE {
         return Err(Code::Method.into());
     }
+    // Most requests have none of these, and one look at what is there costs less than looking for each.
+    let concerns =
+        |name: &HeaderName| is_hop_by_hop(name) || matches!(name.as_str(), "expect" | "via");
+    if !headers.keys().any(concerns) {
+        return Ok(());
+    }
     for expectation in headers.get_all(EXPECT) {
         if !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue") {
             return Err(Code::Expectation.into());
@@ -82,8 +89,7 @@ pub fn arrive(
         }
         headers.remove(named);
     }
-    remove(headers, &HOP_BY_HOP);
-    headers.remove(EXPECT);
+    remove(headers, |name| is_hop_by_hop(name) || *name == EXPECT);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
@@ -115,26 +121,29 @@ pub fn send(headers: &mut HeaderMap, via: &HeaderValue, host: &HeaderValue) {
 /// What [`send`] and [`arrive`] wrote for HTTP/1.1 and an upstream of HTTP/2 has elsewhere: the host is its
 /// `:authority`, and `te` needs no announcement.
 pub fn send_multiplexed(headers: &mut HeaderMap) {
-    remove(headers, &[HOST, CONNECTION]);
+    remove(headers, |name| *name == HOST || *name == CONNECTION);
 }
 
 /// Leaves out of an answer what HTTP/2 does not have (RFC 9113 section 8.2.2).
 pub fn multiplexed(headers: &mut HeaderMap) {
-    remove(
-        headers,
-        &[
-            CONNECTION,
-            KEEP_ALIVE,
-            PROXY_CONNECTION,
-            TRANSFER_ENCODING,
-            UPGRADE,
-        ],
-    );
+    let forbidden = [
+        CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ];
+    remove(headers, |name| forbidden.contains(name));
 }
 
 /// Makes an upstream's answer one that may go back. It cannot be refused any more: an essential field that Connection
 /// names stays.
 pub fn back(headers: &mut HeaderMap) {
+    // The last two: ours alone; and another way to the same service would lead round the agent (RFC 7838).
+    let ends_here = |name: &HeaderName| is_hop_by_hop(name) || *name == RESULT || *name == ALT_SVC;
+    if !headers.keys().any(ends_here) {
+        return;
+    }
     for named in named_by_connection(headers) {
         if !END_TO_END.contains(&named) {
             headers.remove(named);
@@ -144,9 +153,7 @@ pub fn back(headers: &mut HeaderMap) {
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     }
-    remove(headers, &HOP_BY_HOP);
-    // Ours alone; and another way to the same service would lead round the agent (RFC 7838).
-    remove(headers, &[RESULT, ALT_SVC]);
+    remove(headers, ends_here);
 }
 
 /// Keeps the client on this road: a redirection to the upstream itself (`authority`) becomes a relative one, which leads back to the
@@ -209,8 +216,8 @@ pub fn led_past(
 
 /// The client is told of another service, with or without its body: fields of its own it may send there, too.
 pub fn leads_elsewhere(headers: &HeaderMap, status: StatusCode) -> bool {
-    let location = headers.get(LOCATION).map(HeaderValue::as_bytes);
-    status.is_redirection() && location.is_some_and(|location| elsewhere(location).is_some())
+    let location = || headers.get(LOCATION).map(HeaderValue::as_bytes);
+    status.is_redirection() && location().is_some_and(|location| elsewhere(location).is_some())
 }
 
 /// Authority and rest of a reference that has an authority (RFC 3986 section 4.1).
@@ -249,7 +256,7 @@ fn same_authority(one: &[u8], other: &str) -> bool {
 /// Asks the upstream for an answer that can be read: whole, and in no coding but those that can be taken off.
 pub fn ask_for_readable(headers: &mut HeaderMap) {
     coding::accept(headers);
-    remove(headers, &[RANGE, IF_RANGE]);
+    remove(headers, |name| *name == RANGE || *name == IF_RANGE);
 }
 
 /// Takes back what an answer offers for parts of itself: this route gives out whole ones.
@@ -326,16 +333,14 @@ pub fn signed_over_body(headers: &HeaderMap) -> Option<&'static str> {
 
 /// Leaves out the digests of a body that is another one now.
 pub fn without_digests(headers: &mut HeaderMap) {
-    remove(
-        headers,
-        &[
-            CONTENT_MD5,
-            CONTENT_DIGEST,
-            REPR_DIGEST,
-            DIGEST,
-            X_AMZ_CONTENT_SHA256,
-        ],
-    );
+    let digests = [
+        CONTENT_MD5,
+        CONTENT_DIGEST,
+        REPR_DIGEST,
+        DIGEST,
+        X_AMZ_CONTENT_SHA256,
+    ];
+    remove(headers, |name| digests.contains(name));
 }
 
 /// Makes true, weakens or drops what a changed body has made false.
@@ -371,7 +376,7 @@ pub fn digests(headers: &mut HeaderMap, body: &[u8]) {
     }
     // Of a part, the whole's digest cannot be made anew.
     if headers.contains_key(CONTENT_RANGE) {
-        remove(headers, &[REPR_DIGEST, DIGEST]);
+        remove(headers, |name| *name == REPR_DIGEST || *name == DIGEST);
     }
     for name in [CONTENT_DIGEST, REPR_DIGEST] {
         digest(headers, name, "=", |algorithm| match algorithm {
@@ -487,14 +492,20 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     if !headers.contains_key(CONNECTION) {
         return Vec::new();
     }
+    // What connections mostly say is no field, or is removed anyway.
+    let usual = |name: &&str| {
+        ["keep-alive", "close"]
+            .iter()
+            .any(|usual| name.eq_ignore_ascii_case(usual))
+    };
     names(headers, CONNECTION)
+        .filter(|name| !usual(name))
         .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
         .collect()
 }
 
-fn remove(headers: &mut HeaderMap, names: &[HeaderName]) {
-    // Mostly none is there, and a look at what is there costs less than looking for each.
-    while let Some(name) = headers.keys().find(|name| names.contains(name)) {
+fn remove(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool) {
+    while let Some(name) = headers.keys().find(|name| is_unwanted(name)) {
         let name = name.clone();
         headers.remove(name);
     }

@@ -18,16 +18,16 @@ use std::sync::Arc;
 pub struct Upstreams<B>(Choice<B>);
 
 enum Choice<B> {
-    One(Box<Upstream<B>>),
+    One(Arc<Upstream<B>>),
     /// Names come before patterns.
-    ByHost(Vec<(HostPattern, Upstream<B>)>),
+    ByHost(Vec<(HostPattern, Arc<Upstream<B>>)>),
     /// Made as they are named.
     Any(Arc<Targets<B>>),
 }
 
 impl<B> From<Upstream<B>> for Upstreams<B> {
     fn from(upstream: Upstream<B>) -> Upstreams<B> {
-        Upstreams(Choice::One(Box::new(upstream)))
+        Upstreams(Choice::One(Arc::new(upstream)))
     }
 }
 
@@ -53,7 +53,8 @@ where
     /// A request goes where its host does: a name wins over a `*.` pattern, and what states a port over what does not.
     pub fn by_host(mut hosts: Vec<(HostPattern, Upstream<B>)>) -> Upstreams<B> {
         hosts.sort_by_key(|(pattern, _)| pattern.width());
-        Upstreams(Choice::ByHost(hosts))
+        let shared = |(pattern, upstream)| (pattern, Arc::new(upstream));
+        Upstreams(Choice::ByHost(hosts.into_iter().map(shared).collect()))
     }
 
     /// The upstream of a request: by its `:authority` or absolute target, else by its Host, as RFC 9110 section 7.2 has
@@ -61,7 +62,7 @@ where
     ///
     /// # Errors
     /// Its host is none of this listener's, or there is none; where requests name what they are for, it does not.
-    pub fn of(&self, head: &Parts) -> Result<Cow<'_, Upstream<B>>, Error> {
+    pub fn of(&self, head: &Parts) -> Result<Cow<'_, Arc<Upstream<B>>>, Error> {
         let target = head.uri.authority().map(|authority| authority.as_str());
         let hosts = match &self.0 {
             Choice::One(upstream) => return Ok(Cow::Borrowed(upstream)),
@@ -86,7 +87,11 @@ where
     ///
     /// # Errors
     /// The request is for another port or address than its connection, or says that it came over TLS; nothing makes upstreams here.
-    pub fn at(&self, head: &Parts, address: SocketAddr) -> Result<Cow<'_, Upstream<B>>, Error> {
+    pub fn at(
+        &self,
+        head: &Parts,
+        address: SocketAddr,
+    ) -> Result<Cow<'_, Arc<Upstream<B>>>, Error> {
         let targets = self.targets().ok_or(Code::HostUnknown)?;
         if is_secure(head) {
             return Err(Code::Misdirected.because("https within plain HTTP"));

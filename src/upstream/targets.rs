@@ -50,7 +50,7 @@ impl Kind {
 }
 
 struct Pool<B> {
-    upstreams: HashMap<Target, (u64, Upstream<B>)>,
+    upstreams: HashMap<Target, (u64, Arc<Upstream<B>>)>,
     asked: u64,
 }
 
@@ -114,7 +114,7 @@ where
     ///
     /// # Errors
     /// As [`Targets::make`].
-    pub fn pooled(&self, target: &Target) -> Result<Upstream<B>, Error> {
+    pub fn pooled(&self, target: &Target) -> Result<Arc<Upstream<B>>, Error> {
         let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         pool.asked += 1;
         let now = pool.asked;
@@ -122,7 +122,7 @@ where
             *asked = now;
             return Ok(upstream.clone());
         }
-        let upstream = self.make(target)?;
+        let upstream = Arc::new(self.make(target)?);
         if pool.upstreams.len() >= POOLED_MAX {
             let oldest = pool.upstreams.iter().min_by_key(|(_, (asked, _))| *asked);
             let oldest = oldest.map(|(target, _)| target.clone());

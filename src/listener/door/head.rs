@@ -103,37 +103,17 @@ impl HeadScan {
     /// `method SP request-target SP HTTP-version`, RFC 9112 section 3.
     fn request_line(&mut self, head: &[u8], line: Range<usize>) -> Result<(), Code> {
         let text = &head[line.clone()];
-        if text.contains(&b'\r') {
-            return Err(Code::LineEnding);
-        }
-        let mut words = text.split(|&b| b == b' ');
-        let (Some(method), Some(target), Some(version), None) =
-            (words.next(), words.next(), words.next(), words.next())
-        else {
-            return Err(Code::RequestLine);
-        };
-        if method.is_empty()
-            || method.len() > METHOD_BYTES_MAX
-            || !method.iter().copied().all(is_tchar)
-        {
+        let (method, target, version) = words(text).ok_or_else(|| malformed(text))?;
+        if method.is_empty() || method.len() > METHOD_BYTES_MAX {
             return Err(Code::RequestLine);
         }
         if target.len() > TARGET_BYTES_MAX {
             return Err(Code::TargetTooLong);
         }
-        self.minor = match version {
-            b"HTTP/1.1" => 1,
-            b"HTTP/1.0" => 0,
-            [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-                if major.is_ascii_digit() && minor.is_ascii_digit() =>
-            {
-                return Err(Code::HttpVersion);
-            }
-            _ => return Err(Code::RequestLine),
-        };
-        if !target.iter().copied().all(is_target) {
-            return Err(Code::Target);
-        }
+        self.minor = minor_of(version).map_err(|code| match text.contains(&b'\r') {
+            true => Code::LineEnding,
+            false => code,
+        })?;
         let at = line.start + method.len() + 1;
         self.connect = method == b"CONNECT";
         self.authority = match target {
@@ -257,8 +237,51 @@ impl HeadScan {
     }
 }
 
+/// The three words of a request line, as long as the first two have no byte that they must not have.
+fn words(line: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (method, rest) = line.split_at(line.iter().position(|&b| !is_tchar(b))?);
+    let rest = rest.strip_prefix(b" ")?;
+    let (target, rest) = rest.split_at(rest.iter().position(|&b| !is_target(b))?);
+    Some((method, target, rest.strip_prefix(b" ")?))
+}
+
+/// What is wrong with a line that has no such words.
+fn malformed(line: &[u8]) -> Code {
+    if line.contains(&b'\r') {
+        return Code::LineEnding;
+    }
+    let mut words = line.split(|&b| b == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return Code::RequestLine;
+    };
+    if method.len() > METHOD_BYTES_MAX || !method.iter().copied().all(is_tchar) {
+        return Code::RequestLine;
+    }
+    if target.len() > TARGET_BYTES_MAX {
+        return Code::TargetTooLong;
+    }
+    minor_of(version).err().unwrap_or(Code::Target)
+}
+
+/// The minor version of HTTP/1.
+fn minor_of(version: &[u8]) -> Result<u8, Code> {
+    match version {
+        b"HTTP/1.1" => Ok(1),
+        b"HTTP/1.0" => Ok(0),
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            Err(Code::HttpVersion)
+        }
+        _ => Err(Code::RequestLine),
+    }
+}
+
 const TCHAR: u8 = 1;
 const TARGET: u8 = 2;
+const HOST: u8 = 4;
 
 /// What each byte may be.
 const CLASSES: [u8; 256] = {
@@ -276,6 +299,9 @@ const CLASSES: [u8; 256] = {
         if matches!(b, b'!'..=b'~') && !matches!(b, b'"' | b'#' | b'<' | b'>' | b'\\' | b'^' | b'`')
         {
             classes[byte] |= TARGET;
+        }
+        if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~') {
+            classes[byte] |= HOST;
         }
         byte += 1;
     }
@@ -324,18 +350,9 @@ pub fn is_host(text: &[u8]) -> bool {
             std::str::from_utf8(inside).is_ok_and(|text| text.parse::<std::net::Ipv6Addr>().is_ok())
         }
         [] => false,
-        name => {
-            name.len() <= 255
-                && name
-                    .iter()
-                    .all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(b))
-        }
+        name => name.len() <= 255 && name.iter().all(|&b| CLASSES[usize::from(b)] & HOST != 0),
     };
-    let port_is_good = port.is_none_or(|port| {
-        !port.is_empty()
-            && port.iter().all(u8::is_ascii_digit)
-            && std::str::from_utf8(port).is_ok_and(|text| text.parse::<u16>().is_ok())
-    });
+    let port_is_good = port.is_none_or(|port| decimal(port).is_some_and(|port| port <= 0xffff));
     host_is_good && port_is_good
 }
 
@@ -360,17 +377,21 @@ pub fn same_host(one: &[u8], other: &[u8]) -> bool {
 
 /// `1*DIGIT` without leading zeros, below 2^63.
 pub fn content_length(text: &[u8]) -> Option<u64> {
-    if text.is_empty()
-        || text.len() > 19
-        || !text.iter().all(u8::is_ascii_digit)
-        || (text.len() > 1 && text[0] == b'0')
-    {
+    if text.len() > 19 || (text.len() > 1 && text[0] == b'0') {
         return None;
     }
-    let value = text
-        .iter()
-        .fold(0u64, |sum, &digit| sum * 10 + u64::from(digit - b'0'));
-    (value <= i64::MAX as u64).then_some(value)
+    decimal(text).filter(|&value| value <= i64::MAX as u64)
+}
+
+/// `1*DIGIT`; what is too large is the largest number.
+fn decimal(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0u64, |sum, &byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        Some(sum.saturating_mul(10).saturating_add(digit))
+    })
 }
 
 /// `name` is `real` but for case and `_` in the place of `-`: some servers (CGI, WSGI) take it for the real one.
