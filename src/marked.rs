@@ -8,6 +8,7 @@
 //! The tree is built from parser events rather than by serde, because a derived deserializer stops at its first error and
 //! loses positions where a word takes two shapes; a person who edits a policy wants all findings at once, each at its place.
 
+pub(crate) mod amount;
 pub(crate) mod layout;
 mod reading;
 

@@ -1,11 +1,12 @@
 //! A request's way under a policy, without a network: what the upstream would see, what the client would get, and why not.
 //!
-//! It takes the road's own decisions (`proxy::route`, `proxy::refusal`) and the engine itself, with [keys](Keys) that come from
-//! no KMS, and leaves out what needs a connection: the door's checks of the head's bytes, framing, timeouts, streaming. So a
-//! test of a policy says what the agent does. It reads no files: texts are handed in.
+//! Bodies at hand go through the road's own `proxy::route` and `proxy::directions`, with [keys](Keys) that come from no KMS: nothing
+//! that the road decides is decided here again, so a test of a policy says what the agent does. Left out is what needs a
+//! connection: the door's checks of the head's bytes, framing, redirections, timeouts. It reads no files: texts are handed in.
 //!
-//! Reading order: this page, `script` (the test file), `verdict` (expected and seen), `keys`.
+//! Reading order: this page, `script` (the test file), `verdict` (expected and seen), `documents`, `keys`.
 
+mod documents;
 mod keys;
 pub mod script;
 mod verdict;
@@ -27,6 +28,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+pub use documents::Documents;
 pub use keys::{Kept, Keys};
 pub use verdict::{CaseResult, run};
 
@@ -53,6 +55,8 @@ pub struct Passage {
     pub route: Option<Arc<str>>,
     /// The agent's own answer; the request went nowhere unless `upstream` is there.
     pub refused: Option<Error>,
+    /// Why the answer's body was ended before its end, while it flowed.
+    pub cut: Option<Error>,
     /// What an observing route would have refused, by code.
     pub would_refuse: Option<&'static str>,
     /// The body that the upstream saw.
@@ -226,7 +230,8 @@ fn carry(
     }
     passage.client_head.headers = response.headers;
     passage.client = Some(back.bytes);
-    back.cut.map_or(Ok(()), Err)
+    passage.cut = back.cut;
+    Ok(())
 }
 
 /// What came of a body.

@@ -4,7 +4,6 @@
 //! plain checked data: every name refers to something, every number is within its bounds. It reads no file except through
 //! the function that it is given, and never a secret: it says where each secret is, and the roof fetches it.
 
-mod amount;
 mod checked;
 mod edges;
 mod effective;

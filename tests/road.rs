@@ -36,6 +36,8 @@ mod multiplexed;
 mod pieces;
 #[path = "road/refused.rs"]
 mod refused;
+#[path = "road/rehearsed.rs"]
+mod rehearsed;
 #[path = "road/rewriting.rs"]
 mod rewriting;
 #[path = "road/selectors.rs"]

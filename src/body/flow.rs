@@ -103,6 +103,8 @@ struct Step<R, B> {
     passing: bool,
     trailers: Option<HeaderMap>,
     ended: bool,
+    /// It breaks off behind what was made before.
+    broken: Option<Broken>,
 }
 
 struct Codec {
@@ -142,6 +144,7 @@ impl<R: Rewrite, B: Incoming> Flow<R, B> {
                 passing: false,
                 trailers: None,
                 ended: false,
+                broken: None,
             })),
         }
     }
@@ -163,9 +166,15 @@ impl<R: Rewrite, B: Incoming> Step<R, B> {
 
     /// The next frame.
     async fn next(&mut self) -> Next {
+        if let Some(broken) = self.broken.take() {
+            return Err(broken);
+        }
         loop {
             while self.work == Work::More {
-                self.work = self.rewriter.work(&mut self.plain).await?;
+                self.work = match self.rewriter.work(&mut self.plain).await {
+                    Ok(work) => work,
+                    Err(broken) => return self.break_off(broken),
+                };
                 self.encode()?;
                 if self.out.len() >= OUT_BYTES && !self.looking {
                     return Ok(self.frame());
@@ -209,6 +218,21 @@ impl<R: Rewrite, B: Incoming> Step<R, B> {
                 }
             }
         }
+    }
+
+    /// What was rewritten goes on before the message ends, however much of it came at once.
+    fn break_off(&mut self, broken: Broken) -> Next {
+        self.plain.clear();
+        if let Some(codec) = &mut self.codec
+            && codec.holds_back
+        {
+            codec.encoder.flush(&mut self.out).map_err(codec_failed)?;
+        }
+        if self.out.is_empty() {
+            return Err(broken);
+        }
+        self.broken = Some(broken);
+        Ok(self.frame())
     }
 
     fn frame(&mut self) -> Option<Frame<Bytes>> {

@@ -8,13 +8,15 @@ mod expected;
 mod schema;
 
 pub(crate) use body::Body;
-pub use body::{KeptWords, Piece};
+pub use body::{KeptWords, Piece, SplitWords};
 pub use expected::{Comparison, Expected, Same, Sealed, Seen, Where};
 pub use schema::schema;
 
 use crate::diagnostic::{Diagnostic, Source, Span, quoted};
 use crate::error::{Code, TABLE};
+use crate::marked::amount::size;
 use crate::marked::{self, Fields, Findings, Marked, Node, Value};
+use crate::proxy::Limits;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use std::collections::HashMap;
 
@@ -24,6 +26,8 @@ pub const CASES_MAX: usize = 1024;
 pub const POLICIES_MAX: usize = 64;
 /// Paths, counts or headers at one place of a case.
 pub const ITEMS_MAX: usize = 1024;
+/// Bytes of a limit.
+const LIMIT_MAX: usize = 1 << 30;
 /// How a test file's name ends; what stands before it is the name of its policy.
 pub const SUFFIX: &str = ".test.yaml";
 /// The words of a passing body's tally, beside those of tokens that stay sealed.
@@ -59,6 +63,8 @@ pub struct Script {
     pub(crate) policies: Vec<Marked<String>>,
     /// Of the policies.
     pub environment: Option<String>,
+    /// Of the listener, as its settings would say them.
+    pub limits: Limits,
     /// In the order of the file.
     pub cases: Vec<Case>,
 }
@@ -152,6 +158,10 @@ fn read(root: &Node, source: &Source, findings: &mut Findings<'_>) -> Option<Scr
         .take("environment")
         .and_then(|node| findings.text(node, "`environment`"))
         .map(|text| text.value);
+    let limits = fields
+        .take("limits")
+        .and_then(|node| limits(node, findings))
+        .unwrap_or_default();
     let defaults = fields
         .take("defaults")
         .and_then(|node| defaults(node, findings))
@@ -188,8 +198,41 @@ fn read(root: &Node, source: &Source, findings: &mut Findings<'_>) -> Option<Scr
         source: source.clone(),
         policies,
         environment,
+        limits,
         cases,
     })
+}
+
+/// Those that decide about one body. Small ones are allowed, so that a test needs no large body.
+fn limits(node: &Node, findings: &mut Findings<'_>) -> Option<Limits> {
+    let mut fields = findings.fields(node, "`limits`")?;
+    let mut limits = Limits::default();
+    let words = [
+        ("held_body", &mut limits.held_body),
+        ("record", &mut limits.record),
+        ("window", &mut limits.window),
+    ];
+    for (word, limit) in words {
+        let Some(node) = fields.take(word) else {
+            continue;
+        };
+        let Some(text) = findings.text(node, &format!("`{word}`")) else {
+            continue;
+        };
+        let bytes = size(&text.value).and_then(|bytes| usize::try_from(bytes).ok());
+        match bytes.filter(|bytes| *bytes <= LIMIT_MAX) {
+            Some(bytes) => *limit = bytes,
+            None => {
+                let message = format!("`{word}` is a size up to 1GiB, as 64KiB or 8MiB");
+                findings.at("bad-size", text.span, message);
+            }
+        }
+    }
+    fields.finish(findings);
+    limits.held_total = limits
+        .held_total
+        .max(4 * limits.held_body.max(limits.window));
+    Some(limits)
 }
 
 fn defaults(node: &Node, findings: &mut Findings<'_>) -> Option<Defaults> {
@@ -362,11 +405,12 @@ fn response(node: &Node, findings: &mut Findings<'_>) -> Option<Response> {
     })
 }
 
-/// A body is JSON, or a form, unless a header says otherwise.
+/// A body is JSON, or a form, or lines of JSON, unless a header says otherwise.
 fn with_type(mut headers: HeaderMap, body: Option<&Body>) -> HeaderMap {
     let kind = match body {
         None => return headers,
         Some(Body::Form(_)) => "application/x-www-form-urlencoded",
+        Some(Body::Records(_)) => "application/x-ndjson",
         Some(_) => "application/json",
     };
     let kind = HeaderValue::from_static(kind);

@@ -1,17 +1,18 @@
 //! A test file's cases sent through, and what differs from what was expected: each difference a finding at the place of the
 //! expectation, with what was seen instead.
 
+mod made;
 mod seen;
 
-use super::script::{Body, Case, Expected, Piece, Script};
-use super::{Answer, Asked, Kept, Keys, Passage, pass};
+use super::script::{Body, Case, Expected, Script};
+use super::{Answer, Asked, Keys, Passage, pass};
 use crate::audit::Side;
-use crate::context::Class;
 use crate::diagnostic::{Diagnostic, Severity, Source, Span, did_you_mean, quoted};
 use crate::error::{Code, Error};
 use crate::marked::{Findings, Marked};
-use crate::policy::{Miss, Policies, Policy, Route};
-use crate::proxy::Limits;
+use crate::policy::{Miss, Policies, Route};
+use http::HeaderMap;
+use made::Maker;
 use seen::Judge;
 
 /// Findings of one case; there is no use in more.
@@ -43,23 +44,31 @@ pub fn run(
         names(case, policies, &mut findings);
         // Each case has keys of its own, so that adding one does not change the tokens of the others.
         let keys = Keys::default();
-        let bytes = |body: &Option<Body>, findings: &mut Findings<'_>| match body {
-            None => Some(Vec::new()),
-            Some(body) => bytes(body, policies, &keys, read, findings),
+        let maker = Maker {
+            policies,
+            keys: &keys,
+            read,
         };
-        let sent = bytes(&case.request.body, &mut findings);
+        let mut bytes = |body: &Option<Body>, headers: &HeaderMap| match body {
+            None => Some(Vec::new()),
+            Some(body) => maker.bytes(body, headers, &mut findings),
+        };
+        let sent = bytes(&case.request.body, &case.request.headers);
         let answer = match &case.response {
             None => Some(Answer::Echo),
-            Some(response) => bytes(&response.body, &mut findings).map(|body| Answer::Given {
-                status: response.status,
-                headers: response.headers.clone(),
-                body,
-            }),
+            Some(response) => {
+                let body = bytes(&response.body, &response.headers);
+                body.map(|body| Answer::Given {
+                    status: response.status,
+                    headers: response.headers.clone(),
+                    body,
+                })
+            }
         };
         let (Some(sent), Some(answer)) = (sent, answer) else {
             continue;
         };
-        let failures = judge(case, &sent, &answer, &keys, policies, &script.source);
+        let failures = judge(case, &sent, &answer, &keys, policies, script);
         results.push(CaseResult {
             name: case.name.value.clone(),
             line: script.source.diagnostic("", case.name.span, "").line,
@@ -102,90 +111,9 @@ fn names(case: &Case, policies: &Policies, findings: &mut Findings<'_>) {
         case.request.body.as_ref(),
         case.response.as_ref().and_then(|r| r.body.as_ref()),
     ];
-    for body in bodies.into_iter().flatten() {
-        if let Body::Pieces(pieces) = body {
-            for piece in pieces {
-                if let Piece::Token(token) = piece {
-                    unknown(&token.class, "unknown-class", "class", known.clone());
-                }
-            }
-        }
+    for token in bodies.into_iter().flatten().flat_map(Body::tokens) {
+        unknown(&token.class, "unknown-class", "class", known.clone());
     }
-}
-
-/// The bytes of a body, its tokens made.
-fn bytes(
-    body: &Body,
-    policies: &Policies,
-    keys: &Keys,
-    read: &dyn Fn(&str) -> Result<Vec<u8>, String>,
-    findings: &mut Findings<'_>,
-) -> Option<Vec<u8>> {
-    let pieces = match body {
-        Body::Pieces(pieces) => pieces,
-        Body::Form(form) => return Some(form.clone().into_bytes()),
-        Body::File(name) => {
-            return read(&name.value)
-                .map_err(|what| {
-                    let message = format!("{} cannot be read: {what}", quoted(&name.value));
-                    findings.at("unreadable", name.span, message);
-                })
-                .ok();
-        }
-    };
-    let mut bytes = Vec::new();
-    for piece in pieces {
-        let words = match piece {
-            Piece::Text(text) => {
-                bytes.extend_from_slice(text.as_bytes());
-                continue;
-            }
-            Piece::Token(words) => words,
-        };
-        let (policy, class) = class_named(policies, &words.class.value)?;
-        if policy.tenant.is_some() && words.tenant.is_none() {
-            let message = "the policy declares a tenant, so its tokens have one";
-            findings.at("missing-word", words.span, message);
-            return None;
-        }
-        let bind: Vec<(String, String)> = words
-            .bind
-            .iter()
-            .map(|(name, value)| (name.value.clone(), value.clone()))
-            .collect();
-        let kept = Kept {
-            class: &class,
-            tenant: words.tenant.as_deref().filter(|_| policy.tenant.is_some()),
-            bind: &bind,
-            value: &words.value,
-        };
-        match keys.token(&kept) {
-            Ok(token) => {
-                bytes.push(b'"');
-                bytes.extend_from_slice(token.as_bytes());
-                bytes.push(b'"');
-            }
-            Err(refusal) => {
-                let message = format!("no token can be made of this: {}", refusal.word());
-                findings.at("bad-token", words.span, message);
-                return None;
-            }
-        }
-    }
-    Some(bytes)
-}
-
-/// The policy that has a class of this name, and the class as it was under that name.
-fn class_named<'p>(policies: &'p Policies, name: &str) -> Option<(&'p Policy, Class)> {
-    policies.iter().find_map(|policy| {
-        let class = policy
-            .classes
-            .iter()
-            .find(|class| class.names().any(|known| **known == *name))?;
-        let mut class = Class::clone(class);
-        class.name = name.into();
-        Some((policy, class))
-    })
 }
 
 /// The differences of one case.
@@ -195,10 +123,10 @@ fn judge(
     answer: &Answer,
     keys: &Keys,
     policies: &Policies,
-    source: &Source,
+    script: &Script,
 ) -> Vec<Diagnostic> {
     let mut failures = Failures {
-        source,
+        source: &script.source,
         found: Vec::new(),
     };
     let request = &case.request;
@@ -215,7 +143,7 @@ fn judge(
         body: sent,
         answer,
         caller,
-        limits: Limits::default(),
+        limits: script.limits,
     };
     let passage = pass(asked, keys);
     let expect = &case.expect;
@@ -235,6 +163,7 @@ fn judge(
                 sent,
                 answer: passage.answer.as_deref().unwrap_or_default(),
                 tally: &passage.request,
+                unread: passage.unread,
                 side: Side::Request,
                 route: taken,
                 policies,
@@ -258,6 +187,7 @@ fn judge(
             sent,
             answer,
             tally: &passage.response,
+            unread: passage.unread,
             side: Side::Response,
             route: taken,
             policies,
@@ -297,35 +227,42 @@ fn refusal(case: &Case, expect: &Expected, passage: &Passage, failures: &mut Fai
         "" => error.code().row().title.to_owned(),
         note => format!("{}: {note}", error.code().row().title),
     };
-    match (&expect.refused, &passage.refused) {
-        (None, Some(error)) => {
-            let span = expect.route.as_ref().map_or(case.name.span, |r| r.span);
-            let message = format!("the request is refused: {}", quoted(error.code().word()));
-            failures.at("refused", span, message, Some(because(error)));
-            return false;
+    let ends = [
+        (
+            &expect.refused,
+            &passage.refused,
+            "the request is",
+            "refused",
+        ),
+        (&expect.cut, &passage.cut, "the answer is", "cut off"),
+    ];
+    for (expected, came, what, ended) in ends {
+        match (expected, came) {
+            (None, Some(error)) => {
+                let span = expect.route.as_ref().map_or(case.name.span, |r| r.span);
+                let message = format!("{what} {ended}: {}", quoted(error.code().word()));
+                failures.at("refused", span, message, Some(because(error)));
+                return false;
+            }
+            (Some(expected), None) => {
+                let seen = match &passage.route {
+                    Some(route) => format!("route {} lets it pass", quoted(route)),
+                    None => "no route takes it, and it passes".to_owned(),
+                };
+                let message = format!("it is not {ended} as {}", quoted(expected.value.word()));
+                failures.at("not-refused", expected.span, message, Some(seen));
+            }
+            (Some(expected), Some(error)) if expected.value != error.code() => {
+                let message = format!(
+                    "it is {ended} as {}, not as {}",
+                    quoted(error.code().word()),
+                    quoted(expected.value.word())
+                );
+                let hint = Some(because(error));
+                failures.at("wrong-refusal", expected.span, message, hint);
+            }
+            _ => {}
         }
-        (Some(expected), None) => {
-            let seen = match &passage.route {
-                Some(route) => format!("route {} lets it pass", quoted(route)),
-                None => "no route takes it, and it passes".to_owned(),
-            };
-            let message = format!("it is not refused as {}", quoted(expected.value.word()));
-            failures.at("not-refused", expected.span, message, Some(seen));
-        }
-        (Some(expected), Some(error)) if expected.value != error.code() => {
-            let message = format!(
-                "it is refused as {}, not as {}",
-                quoted(error.code().word()),
-                quoted(expected.value.word())
-            );
-            failures.at(
-                "wrong-refusal",
-                expected.span,
-                message,
-                Some(because(error)),
-            );
-        }
-        _ => {}
     }
     if let Some(expected) = &expect.would_refuse {
         let wanted = expected.value.word();

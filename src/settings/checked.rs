@@ -1,6 +1,5 @@
 //! What the words of the settings mean together, with flags and environment variables laid over them.
 
-use super::amount::show_duration;
 use super::keys::KeyWords;
 use super::kms::{KmsWords, ProviderWords};
 use super::overlay::{address_flag, flag_environment, flag_finding, flag_listener, flag_upstream};
@@ -12,6 +11,7 @@ use super::{
     Provider, ROTATE_DEFAULT, Secret, Settings, Unlock, Upstream,
 };
 use crate::diagnostic::{Span, did_you_mean, quoted};
+use crate::marked::amount::show_duration;
 use crate::marked::{Findings, Marked};
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -5,9 +5,9 @@
 
 mod kms;
 
-use super::amount::{show_duration, show_size};
 use super::written::{KEYS_MAX, PLACES_MAX};
 use super::{GRACE_DEFAULT, LEASE_DEFAULT, Limits, ROTATE_DEFAULT, Reload};
+use crate::marked::amount::{show_duration, show_size};
 use crate::policy::NAME_CHARS_MAX;
 use crate::policy::schema::mapping;
 use crate::token::WRAPPINGS_MAX;

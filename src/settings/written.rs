@@ -1,6 +1,5 @@
 //! The settings file word by word: which words stand where, and of which kind their values are.
 
-use super::amount::{duration, show_duration, show_size, size};
 use super::edges::{
     UpstreamTls, destination, listener_tls, place, socket_mode, speak, upstream_tls,
 };
@@ -12,6 +11,7 @@ use super::{
     Bind, ClientCa, Forward, LogFormat, LogLevel, OwnCa, Reload, Speak, Store, TlsFiles, Url,
 };
 use crate::diagnostic::{Span, quoted};
+use crate::marked::amount::{duration, show_duration, show_size, size};
 use crate::marked::{Fields, Findings, Marked, Node, Value};
 use crate::policy::HostPattern;
 use std::net::SocketAddr;

@@ -252,6 +252,18 @@ impl Line {
         assert_eq!(self.exactly(2).await, b"\r\n");
         Some(chunk)
     }
+    /// As [`Line::chunk`], where the agent may have ended the body with the connection, and trailers may follow.
+    pub async fn chunk_alone(&mut self) -> Option<Vec<u8>> {
+        let size = self.line().await?;
+        let size = usize::from_str_radix(&size, 16).expect("a size");
+        while self.kept.len() < size + 2 {
+            if !self.more().await {
+                return None;
+            }
+        }
+        let chunk = self.kept.drain(..size).collect();
+        self.line().await.map(|_| chunk)
+    }
     /// Sends a chunk of a body; an empty one ends it.
     pub async fn say_chunk(&mut self, bytes: &[u8]) {
         let size = format!("{:x}\r\n", bytes.len());
@@ -351,6 +363,9 @@ pub struct Records(
 #[derive(Clone)]
 pub struct Kept {
     pub outcome: Outcome,
+    pub route: Option<Arc<str>>,
+    pub observed: Option<&'static str>,
+    pub unread: Option<&'static str>,
     pub caller: Caller,
     pub total: Duration,
     pub added: Duration,
@@ -363,6 +378,9 @@ impl Observe for Records {
     fn observe(&self, entry: &Entry) {
         self.0.lock().expect("records").push(Kept {
             outcome: entry.outcome,
+            route: entry.route.clone(),
+            observed: entry.observed,
+            unread: entry.unread,
             caller: entry.caller.clone(),
             total: entry.total,
             added: entry.added,
@@ -490,6 +508,8 @@ pub struct Setup {
     pub targets: Option<(Vec<upstream::Settings>, bool)>,
     pub covered_only: bool,
     pub own: OwnAddresses,
+    /// Instead of the one key.
+    pub source: Option<Arc<dyn KeySource>>,
 }
 
 impl Setup {
@@ -505,6 +525,7 @@ impl Setup {
             targets: None,
             covered_only: false,
             own: OwnAddresses::default(),
+            source: None,
         }
     }
     pub fn policy(mut self, text: &str) -> Setup {
@@ -546,7 +567,7 @@ impl Setup {
             "test",
             upstreams,
             Arc::new(policies),
-            keys.clone(),
+            self.source.unwrap_or_else(|| keys.clone()),
             self.limits,
             records.clone(),
         );

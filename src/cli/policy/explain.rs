@@ -426,7 +426,9 @@ fn show(
         1 => writeln!(out, "  not 1 route of another host")?,
         more => writeln!(out, "  not {more} routes of other hosts")?,
     }
-    if let Some(error) = &passage.refused {
+    let ends = [(&passage.refused, "refused"), (&passage.cut, "cut off")];
+    for (error, ended) in ends {
+        let Some(error) = error else { continue };
         let row = error.code().row();
         let note = match error.note() {
             "" => String::new(),
@@ -434,7 +436,7 @@ fn show(
         };
         writeln!(
             out,
-            "\nrefused: {} {}: {}{note}\n  {}",
+            "\n{ended}: {} {}: {}{note}\n  {}",
             row.status, row.word, row.title, row.hint
         )?;
     }
@@ -553,6 +555,7 @@ fn document(
         "observing": route.is_some_and(|route| route.mode == Mode::Observe),
         "others": others,
         "refused": passage.refused.as_ref().map(|error| error.code().word()),
+        "cut": passage.cut.as_ref().map(|error| error.code().word()),
         "would_refuse": passage.would_refuse,
         "unread": passage.unread,
         "request": side(Side::Request),

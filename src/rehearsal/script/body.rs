@@ -1,4 +1,5 @@
-//! A body in a test file: exact text, a YAML value written as JSON, or a file; tokens of earlier times among them.
+//! A body in a test file: exact text, a YAML value written as JSON, the records of a stream, or a file; tokens of earlier times
+//! among them.
 
 use super::{ITEMS_MAX, bounded};
 use crate::diagnostic::{Span, quoted};
@@ -11,10 +12,32 @@ use crate::transform::encode_form;
 pub(crate) enum Body {
     /// Parts of JSON text, and tokens between them.
     Pieces(Vec<Piece>),
+    /// `records`: of a stream, each as the body of its own.
+    Records(Vec<Vec<Piece>>),
     /// `form`: percent-encoded.
     Form(String),
     /// A file beside the test file.
     File(Marked<String>),
+}
+
+impl Body {
+    /// All that stand in it.
+    pub(crate) fn tokens(&self) -> Vec<&KeptWords> {
+        let pieces: Vec<&Piece> = match self {
+            Body::Pieces(pieces) => pieces.iter().collect(),
+            Body::Records(records) => records.iter().flatten().collect(),
+            Body::Form(_) | Body::File(_) => Vec::new(),
+        };
+        let inner = pieces.into_iter().flat_map(|piece| match piece {
+            Piece::Split(words) => words.text.iter().collect(),
+            piece => vec![piece],
+        });
+        let tokens = inner.filter_map(|piece| match piece {
+            Piece::Token(words) => Some(&**words),
+            _ => None,
+        });
+        tokens.collect()
+    }
 }
 
 /// A part of a body.
@@ -24,6 +47,19 @@ pub enum Piece {
     Text(String),
     /// `$token`: a token in its quotes.
     Token(Box<KeptWords>),
+    /// `$split`: a text whose record is sent several times, with a few characters of it each.
+    Split(Box<SplitWords>),
+}
+
+/// `{$split: {text: [Dear, {$token: …}], each: 4}}`: a text as language models give it out.
+#[derive(Debug)]
+pub struct SplitWords {
+    /// Texts and tokens, put together without anything between them.
+    pub text: Vec<Piece>,
+    /// Characters of one record.
+    pub each: usize,
+    /// Where it is written.
+    pub span: Span,
 }
 
 /// `{$token: {class: ssn, value: …}}`: a token that the application or the upstream has kept from earlier.
@@ -43,31 +79,57 @@ pub struct KeptWords {
 
 /// The member that stands for a token.
 const TOKEN: &str = "$token";
+/// The member that stands for a text in several records.
+const SPLIT: &str = "$split";
+/// Characters of such a text in one record, unless it says.
+const SPLIT_CHARS: usize = 4;
 
-/// `body` or `file`.
+/// What a body is written by.
+const WORDS: [&str; 4] = ["body", "form", "records", "file"];
+
+/// One of `WORDS`.
 pub(super) fn read(
     fields: &mut Fields<'_>,
     what: &str,
     findings: &mut Findings<'_>,
 ) -> Option<Body> {
-    let body = fields.take("body");
-    if let Some(entry) = fields.take_entry("form") {
-        if body.is_some() || fields.take("file").is_some() {
-            let message = format!("{what} has one of body, form, file; here are several");
-            findings.at("one-of", entry.key_span, message);
+    let entries = WORDS.map(|word| fields.take_entry(word).map(|entry| (word, entry)));
+    let mut entries = entries.into_iter().flatten();
+    let (word, entry) = entries.next()?;
+    for (_, other) in entries {
+        let message = format!("{what} has one of {}; here are several", WORDS.join(", "));
+        findings.at("one-of", other.key_span, message);
+    }
+    Some(match word {
+        "form" => Body::Form(form(&entry.node, findings)),
+        "records" => Body::Records(records(&entry.node, findings)),
+        "file" => Body::File(findings.text(&entry.node, "`file`")?),
+        _ => Body::Pieces(pieces(&entry.node, findings)),
+    })
+}
+
+/// Each record is written as a body is; one may have one text that is split.
+fn records(node: &Node, findings: &mut Findings<'_>) -> Vec<Vec<Piece>> {
+    let items = findings.list(node, "`records`");
+    bounded(items.len(), ITEMS_MAX, node.span, "records", findings);
+    let mut records = Vec::new();
+    for item in items.iter().take(ITEMS_MAX) {
+        let mut record = vec![Piece::Text(String::new())];
+        match &item.value {
+            Value::Scalar { text, .. } => push(&mut record, text),
+            _ => write(item, &mut record, findings),
         }
-        return Some(Body::Form(form(&entry.node, findings)));
+        let splits = record.iter().filter_map(|piece| match piece {
+            Piece::Split(words) => Some(words.span),
+            _ => None,
+        });
+        if let Some(second) = splits.skip(1).last() {
+            let message = "a record has one text that is split";
+            findings.at("misplaced-word", second, message);
+        }
+        records.push(record);
     }
-    let file = fields.take_entry("file");
-    if let (Some(_), Some(entry)) = (body, file) {
-        let message = format!("{what} has one of body, file; here are both");
-        findings.at("one-of", entry.key_span, message);
-    }
-    if let Some(node) = body {
-        return Some(Body::Pieces(pieces(node, findings)));
-    }
-    let file = findings.text(&file?.node, "`file`")?;
-    Some(Body::File(file))
+    records
 }
 
 /// Names and values as `application/x-www-form-urlencoded`; of a list, each item is a value.
@@ -103,6 +165,12 @@ fn pieces(node: &Node, findings: &mut Findings<'_>) -> Vec<Piece> {
     }
     let mut pieces = vec![Piece::Text(String::new())];
     write(node, &mut pieces, findings);
+    for piece in &pieces {
+        if let Piece::Split(words) = piece {
+            let message = "a text is split in `records`";
+            findings.at("misplaced-word", words.span, message);
+        }
+    }
     pieces
 }
 
@@ -118,6 +186,11 @@ pub(super) fn json(node: &Node, findings: &mut Findings<'_>) -> String {
                 "misplaced-word",
                 token.span,
                 "a token stands in a body, not here",
+            ),
+            Piece::Split(words) => findings.at(
+                "misplaced-word",
+                words.span,
+                "a text is split in `records`, not here",
             ),
         }
     }
@@ -138,19 +211,22 @@ fn write(node: &Node, pieces: &mut Vec<Piece>, findings: &mut Findings<'_>) {
             push(pieces, "]");
         }
         Value::Map(entries) => {
-            if let [only] = entries.as_slice()
-                && only.key == TOKEN
-            {
-                if let Some(token) = token(&only.node, findings) {
-                    pieces.push(Piece::Token(Box::new(token)));
+            if let [only] = entries.as_slice() {
+                let piece = match &*only.key {
+                    TOKEN => Some(token(&only.node, findings).map(|t| Piece::Token(Box::new(t)))),
+                    SPLIT => Some(split(&only.node, findings).map(|s| Piece::Split(Box::new(s)))),
+                    _ => None,
+                };
+                if let Some(piece) = piece {
+                    pieces.extend(piece);
                     pieces.push(Piece::Text(String::new()));
+                    return;
                 }
-                return;
             }
             push(pieces, "{");
             for (index, entry) in entries.iter().enumerate() {
-                if entry.key == TOKEN {
-                    let message = "`$token` stands alone in its mapping";
+                if [TOKEN, SPLIT].contains(&&*entry.key) {
+                    let message = format!("`{}` stands alone in its mapping", entry.key);
                     findings.at("misplaced-word", entry.key_span, message);
                 }
                 if index > 0 {
@@ -190,6 +266,38 @@ fn scalar(text: &str, plain: bool) -> String {
 
 fn string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
+}
+
+fn split(node: &Node, findings: &mut Findings<'_>) -> Option<SplitWords> {
+    let mut fields = findings.fields(node, "`$split`")?;
+    let each = fields
+        .take("each")
+        .and_then(|node| findings.integer(node, "`each`", 1..=1024));
+    let parts = fields.require("text", findings);
+    let mut text = Vec::new();
+    if let Some(node) = parts {
+        let items = findings.list(node, "`text`");
+        bounded(items.len(), ITEMS_MAX, node.span, "texts", findings);
+        for item in items.iter().take(ITEMS_MAX) {
+            match &item.value {
+                Value::Scalar { text: part, .. } => text.push(Piece::Text(part.clone())),
+                Value::Map(entries) if matches!(&**entries, [only] if only.key == TOKEN) => {
+                    let token = token(&entries[0].node, findings);
+                    text.extend(token.map(|token| Piece::Token(Box::new(token))));
+                }
+                _ => {
+                    let message = "a split text is made of texts and tokens";
+                    findings.at("wrong-type", item.span, message);
+                }
+            }
+        }
+    }
+    fields.finish(findings);
+    Some(SplitWords {
+        text,
+        each: each.map_or(SPLIT_CHARS, |each| each as usize),
+        span: node.span,
+    })
 }
 
 fn token(node: &Node, findings: &mut Findings<'_>) -> Option<KeptWords> {

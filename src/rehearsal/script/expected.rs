@@ -16,6 +16,8 @@ pub struct Expected {
     pub unmatched: Option<Span>,
     /// The agent answers itself.
     pub(crate) refused: Option<Marked<Code>>,
+    /// The agent ends the answer before its end.
+    pub(crate) cut: Option<Marked<Code>>,
     /// An observing route would have.
     pub(crate) would_refuse: Option<Marked<Code>>,
     /// What the upstream sees.
@@ -37,6 +39,8 @@ pub struct Seen {
     pub absent: Vec<Where>,
     /// These values stand there.
     pub equals: Vec<Comparison>,
+    /// These texts come of what is selected there, put together.
+    pub joined: Vec<Comparison>,
     /// Words of the tally and how often.
     pub(crate) counted: Vec<(Marked<String>, Marked<u32>)>,
 }
@@ -73,7 +77,7 @@ pub struct Sealed {
 pub struct Comparison {
     /// Where.
     pub at: Where,
-    /// JSON text.
+    /// JSON text; of `joined`, the text itself.
     pub value: String,
     /// The place of the value in the test file.
     pub span: Span,
@@ -90,6 +94,8 @@ pub(super) fn read(node: &Node, findings: &mut Findings<'_>) -> Option<Expected>
     });
     let refused_entry = fields.take("refused");
     let refused = refused_entry.and_then(|node| code(node, "`refused`", findings));
+    let cut_node = fields.take("cut");
+    let cut = cut_node.and_then(|node| code(node, "`cut`", findings));
     let would_refuse = fields
         .take("would_refuse")
         .and_then(|node| code(node, "`would_refuse`", findings));
@@ -103,7 +109,8 @@ pub(super) fn read(node: &Node, findings: &mut Findings<'_>) -> Option<Expected>
         return None;
     };
     if entries.is_empty() {
-        let message = "a case expects something: route, unmatched, refused, upstream or client";
+        let message =
+            "a case expects something: route, unmatched, refused, cut, upstream or client";
         findings.at("missing-word", node.span, message);
     }
     if let (Some(_), Some(route)) = (unmatched, &route) {
@@ -117,10 +124,15 @@ pub(super) fn read(node: &Node, findings: &mut Findings<'_>) -> Option<Expected>
         let message = "the client of a refused request sees the refusal, and no body";
         findings.at("one-of", node.span, message);
     }
+    if let (Some(_), Some(node)) = (refused_entry, cut_node) {
+        let message = "a refused request has no answer that could be cut off";
+        findings.at("one-of", node.span, message);
+    }
     Some(Expected {
         route,
         unmatched,
         refused,
+        cut,
         would_refuse,
         upstream,
         client,
@@ -156,24 +168,13 @@ fn seen(node: &Node, what: &'static str, findings: &mut Findings<'_>) -> Option<
     };
     let clear = places("clear", "`clear`", findings);
     let absent = places("absent", "`absent`", findings);
-    let mut equals = Vec::new();
-    if let Some(node) = fields.take("equals") {
-        let entries = findings.entries(node, "`equals`");
-        bounded(entries.len(), ITEMS_MAX, node.span, "paths", findings);
-        for entry in entries.iter().take(ITEMS_MAX) {
-            let value = body::json(&entry.node, findings);
-            if let Some(at) = parsed(&entry.key, entry.key_span, None, findings) {
-                equals.push(Comparison {
-                    at: Where {
-                        at,
-                        span: entry.key_span,
-                    },
-                    value,
-                    span: entry.node.span,
-                });
-            }
-        }
-    }
+    let mut comparisons = |word: &'static str, findings: &mut Findings<'_>| {
+        let node = fields.take(word);
+        node.map(|node| comparisons(node, word, findings))
+            .unwrap_or_default()
+    };
+    let equals = comparisons("equals", findings);
+    let joined = comparisons("joined", findings);
     let mut counts = Vec::new();
     if let Some(node) = fields.take("counted") {
         counts = counted(node, findings);
@@ -189,8 +190,36 @@ fn seen(node: &Node, what: &'static str, findings: &mut Findings<'_>) -> Option<
         clear,
         absent,
         equals,
+        joined,
         counted: counts,
     })
+}
+
+/// Values by path.
+fn comparisons(node: &Node, word: &str, findings: &mut Findings<'_>) -> Vec<Comparison> {
+    let mut comparisons = Vec::new();
+    let entries = findings.entries(node, &format!("`{word}`"));
+    bounded(entries.len(), ITEMS_MAX, node.span, "paths", findings);
+    for entry in entries.iter().take(ITEMS_MAX) {
+        let value = match (word, &entry.node.value) {
+            ("joined", _) => findings
+                .text(&entry.node, "a joined text")
+                .map(|text| text.value),
+            _ => Some(body::json(&entry.node, findings)),
+        };
+        let at = parsed(&entry.key, entry.key_span, None, findings);
+        if let (Some(at), Some(value)) = (at, value) {
+            comparisons.push(Comparison {
+                at: Where {
+                    at,
+                    span: entry.key_span,
+                },
+                value,
+                span: entry.node.span,
+            });
+        }
+    }
+    comparisons
 }
 
 /// A path or a list of paths; or, by class, the like.

@@ -46,6 +46,11 @@ pub fn schema() -> Value {
                 "A form's fields by name, sent percent-encoded; a list sends several of one name",
                 json!({"type": "object", "maxProperties": ITEMS_MAX, "additionalProperties": many(scalar(), ITEMS_MAX)}),
             ),
+            (
+                "records",
+                "A stream's records, each like a body, written as the content type says; {$split: …} is a text in several of them",
+                json!({"type": "array", "maxItems": ITEMS_MAX}),
+            ),
             ("file", "A file with the body, beside this file", text()),
         ]
     };
@@ -73,6 +78,11 @@ pub fn schema() -> Value {
                     json!({"type": "object", "maxProperties": ITEMS_MAX}),
                 ),
                 (
+                    "joined",
+                    "Texts by path: what the path selects in all records, put together",
+                    json!({"type": "object", "maxProperties": ITEMS_MAX, "additionalProperties": scalar()}),
+                ),
+                (
                     "counted",
                     "How often by word",
                     json!({"type": "object", "properties": counted, "additionalProperties": false}),
@@ -96,6 +106,11 @@ pub fn schema() -> Value {
                 "The agent answers itself, with this code",
                 code(),
             ),
+            (
+                "cut",
+                "The agent ends the answer, which flows, before its end, for this code",
+                code(),
+            ),
             ("would_refuse", "An observing route would have", code()),
             ("upstream", "What the upstream sees", seen(&["request"])),
             (
@@ -106,7 +121,12 @@ pub fn schema() -> Value {
         ],
     );
     expect["minProperties"] = json!(1);
-    let both = json!({"anyOf": [{"required": ["body", "file"]}, {"required": ["body", "form"]}, {"required": ["form", "file"]}]});
+    let words = ["body", "form", "records", "file"];
+    let pairs = words.iter().enumerate().flat_map(|(at, one)| {
+        let others = words[at + 1..].iter();
+        others.map(move |other| json!({"required": [one, other]}))
+    });
+    let both = json!({"anyOf": pairs.collect::<Vec<_>>()});
     let mut request = mapping(
         "What the application sends",
         &[head(), body().to_vec()].concat(),
@@ -145,6 +165,19 @@ pub fn schema() -> Value {
             mapping("Of requests", &head()),
         )],
     );
+    let size = || json!({"type": "string", "pattern": "^(0|[1-9][0-9]*)(B|KiB|MiB|GiB)$"});
+    let limits = mapping(
+        "Of the listener",
+        &[
+            ("held_body", "Bytes of a body that is held", size()),
+            ("record", "Bytes of one record of a stream", size()),
+            (
+                "window",
+                "Bytes that a document over held_body keeps undecided; 0B: it is refused",
+                size(),
+            ),
+        ],
+    );
     let mut schema = mapping(
         "Tests of a policy",
         &[
@@ -160,6 +193,7 @@ pub fn schema() -> Value {
                 many(text(), POLICIES_MAX),
             ),
             ("environment", "Of the policies", text()),
+            ("limits", "The listener's, as in the settings", limits),
             ("defaults", "What the cases have in common", defaults),
             (
                 "cases!",

@@ -5,11 +5,14 @@ use crate::audit::Side;
 use crate::diagnostic::{Span, printable, quoted};
 use crate::path::Path;
 use crate::policy::{DEPTH_MAX, Mode, Policies, Route};
-use crate::rehearsal::Head;
 use crate::rehearsal::script::{Same, Seen, Where};
+use crate::rehearsal::{Documents, Head};
 use crate::scan::{Kind, text};
 use crate::token::{self, ClassHint, Token};
-use crate::transform::{Action, Place, Rules, Selected, Tally, places, select, values};
+use crate::transform::{
+    Action, At, Place, Refusal, Rules, Selected, Selects, Tally, places, select, values,
+};
+use std::fmt::Write as _;
 
 /// Places that one finding names.
 const NAMED_MAX: usize = 3;
@@ -20,13 +23,15 @@ const VALUE_CHARS_MAX: usize = 60;
 struct Value {
     /// Where.
     at: String,
+    /// In which record of a stream, from 0.
+    record: Option<usize>,
     /// JSON text.
     raw: Vec<u8>,
     kind: Kind,
 }
 
-impl From<Selected> for Value {
-    fn from(selected: Selected) -> Value {
+impl Value {
+    fn of(selected: Selected, record: Option<usize>) -> Value {
         let kind = match selected.json.first() {
             Some(b'"') if selected.json.contains(&b'\\') => Kind::Escaped,
             Some(b'"') => Kind::Plain,
@@ -34,6 +39,7 @@ impl From<Selected> for Value {
         };
         Value {
             at: selected.place,
+            record,
             raw: selected.json,
             kind,
         }
@@ -52,6 +58,8 @@ pub(super) struct Judge<'j> {
     /// The upstream's.
     pub answer: &'j [u8],
     pub tally: &'j Tally,
+    /// Why something passed without being looked at.
+    pub unread: Option<&'static str>,
     pub side: Side,
     pub route: Option<&'j Route>,
     pub policies: &'j Policies,
@@ -72,13 +80,13 @@ impl Judge<'_> {
             .chain(&expected.clear)
             .chain(&expected.absent)
             .chain(expected.equals.iter().map(|equal| &equal.at))
+            .chain(expected.joined.iter().map(|joined| &joined.at))
             .collect();
-        let boundary = self.head.boundary();
-        let message = self.head.message(self.body, boundary.as_deref());
+        let documents = Documents::of(&self.head.headers, self.body);
         let mut selected: Vec<Vec<Value>> = Vec::with_capacity(wheres.len());
         for place in wheres {
-            match values(&place.at, &message, DEPTH_MAX) {
-                Ok(found) => selected.push(found.into_iter().map(Value::from).collect()),
+            match self.selected(&place.at, &documents) {
+                Ok(found) => selected.push(found),
                 Err(refusal) => {
                     let what = match self.body.is_empty() {
                         true => "there is no body".to_owned(),
@@ -132,6 +140,42 @@ impl Judge<'_> {
                 failures.at("not-equal", equal.span, message, Some(seen));
             }
         }
+        for joined in &expected.joined {
+            let places = selected.next().unwrap_or_default();
+            self.some(&joined.at, &places, failures);
+            let texts = places.iter().map(|place| text_of(&place.raw));
+            let seen: String = texts.collect();
+            if seen != joined.value {
+                let message = format!(
+                    "{}: what is selected is not {}",
+                    self.who,
+                    clipped(joined.value.as_bytes())
+                );
+                let hint = format!("seen: {}{}", clipped(seen.as_bytes()), self.left());
+                failures.at("not-joined", joined.span, message, Some(hint));
+            }
+        }
+    }
+
+    /// What a path selects: of a stream, in each record.
+    fn selected(&self, at: &At, documents: &Documents) -> Result<Vec<Value>, Refusal> {
+        let boundary = self.head.boundary();
+        let of_head = !matches!(at.place(), Selects::Json(_) | Selects::Inside { .. });
+        let mut selected = Vec::new();
+        for (index, text) in documents.texts.iter().enumerate() {
+            let message = self.head.message(text, boundary.as_deref());
+            let found = values(at, &message, DEPTH_MAX)?;
+            let record = (documents.are_records && !of_head).then_some(index);
+            selected.extend(found.into_iter().map(|one| Value::of(one, record)));
+            if of_head {
+                return Ok(selected);
+            }
+        }
+        if of_head {
+            let found = values(at, &self.head.message(&[], None), DEPTH_MAX)?;
+            selected.extend(found.into_iter().map(|one| Value::of(one, None)));
+        }
+        Ok(selected)
     }
 
     /// The class of the token that stands at a place; `None`: there is none.
@@ -214,7 +258,9 @@ impl Judge<'_> {
         let path = place.at.split(" > ").next().unwrap_or_default();
         let selecting = match path.starts_with('$') {
             true => {
-                let all = places(rules, self.before).ok()?;
+                let before = Documents::of(&self.head.headers, self.before).texts;
+                let before = before.get(place.record.unwrap_or_default())?;
+                let all = places(rules, before).ok()?;
                 let same = all.iter().find(|known| known.to_string() == path)?;
                 same.rules.clone()
             }
@@ -256,10 +302,14 @@ impl Judge<'_> {
     fn left(&self) -> String {
         let left = self.tally.left.iter();
         let left: Vec<String> = left.map(|(why, count)| format!("{count} {why}")).collect();
-        match left.is_empty() {
+        let mut hint = match left.is_empty() {
             true => String::new(),
             false => format!("; tokens that stay sealed: {}", left.join(", ")),
+        };
+        if let Some(why) = self.unread {
+            let _ = write!(hint, "; not looked at: {}", quoted(why));
         }
+        hint
     }
 
     fn same(&self, same: Same, span: Span, failures: &mut Failures<'_>) {
@@ -322,20 +372,50 @@ impl Judge<'_> {
         })
     }
 
+    /// The places of the body's documents that `of` finds under the rules.
+    fn places_of(&self, of: impl Fn(&Rules, &[u8]) -> Option<Vec<Place>>) -> Vec<String> {
+        let Some(rules) = self.met() else {
+            return Vec::new();
+        };
+        let documents = Documents::of(&self.head.headers, self.before);
+        let found = documents.texts.iter().enumerate().map(|(index, text)| {
+            let record = documents.are_records.then_some(index);
+            let places = of(rules, text).unwrap_or_default();
+            let shown = places.iter().map(|place| shown(&place.to_string(), record));
+            shown.collect::<Vec<_>>()
+        });
+        found.flatten().collect()
+    }
+
     /// Scalars that no rule names.
     fn unclaimed(&self) -> Option<String> {
-        let places = crate::transform::unclaimed(self.met()?, self.before).ok()?;
-        let texts: Vec<String> = places.iter().map(Place::to_string).collect();
+        let texts = self.places_of(|rules, text| crate::transform::unclaimed(rules, text).ok());
         (!texts.is_empty()).then(|| format!("unclaimed: {}", listed(&texts)))
     }
 
     /// Members whose names are nearly those of sealed ones.
     fn near_misses(&self) -> Option<String> {
-        let places = places(self.met()?, self.before).ok()?;
-        let near = places.iter().filter(|place| place.near);
-        let near: Vec<String> = near.map(Place::to_string).collect();
-        (!near.is_empty()).then(|| format!("near misses: {}", listed(&near)))
+        let texts = self.places_of(|rules, text| {
+            let mut places = places(rules, text).ok()?;
+            places.retain(|place| place.near);
+            Some(places)
+        });
+        (!texts.is_empty()).then(|| format!("near misses: {}", listed(&texts)))
     }
+}
+
+/// In quotes, and in which record.
+fn shown(place: &str, record: Option<usize>) -> String {
+    match record {
+        Some(index) => format!("{} of record {}", quoted(place), index + 1),
+        None => quoted(place),
+    }
+}
+
+/// A text's characters; another value as it is spelt.
+fn text_of(raw: &[u8]) -> String {
+    serde_json::from_slice::<String>(raw)
+        .unwrap_or_else(|_| String::from_utf8_lossy(raw).into_owned())
 }
 
 /// The path of the smallest value that holds a byte.
@@ -354,16 +434,15 @@ fn innermost(body: &[u8], at: usize) -> Option<String> {
 /// `$.a` is; `$.a`, `$.b` and 3 more are.
 fn named(places: &[&Value]) -> String {
     let verb = if places.len() == 1 { "is" } else { "are" };
-    let texts: Vec<String> = places.iter().map(|place| place.at.clone()).collect();
+    let texts: Vec<String> = places
+        .iter()
+        .map(|place| shown(&place.at, place.record))
+        .collect();
     format!("{} {verb}", listed(&texts))
 }
 
 fn listed(places: &[String]) -> String {
-    let shown: Vec<String> = places
-        .iter()
-        .take(NAMED_MAX)
-        .map(|place| quoted(place))
-        .collect();
+    let shown: Vec<String> = places.iter().take(NAMED_MAX).cloned().collect();
     match places.len().saturating_sub(NAMED_MAX) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),

@@ -2,7 +2,7 @@
 
 use super::{Collector, Origin, Place, Shown};
 use crate::keys::Need;
-use crate::settings::amount::{show_duration, show_size};
+use crate::marked::amount::{show_duration, show_size};
 use crate::settings::{
     Admin, Azure, AzureAuth, Bind, Ca, GcpLogin, Kek, Key, Kms, LOCAL_KMS, Limits, Listener,
     LogFormat, Overrides, OwnCa, PolicySource, Provider, Secret, Settings, Silent, Speak,

@@ -17,12 +17,12 @@ const SIZE_UNITS: [(&str, u64); 4] = [
 ];
 
 /// `250ms`, `30s`, `10m`, `24h`, `7d`. None: anything else.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     amount(text, &DURATION_UNITS).map(Duration::from_millis)
 }
 
 /// `512B`, `64KiB`, `8MiB`, `1GiB`, in bytes. None: anything else.
-pub(super) fn size(text: &str) -> Option<u64> {
+pub(crate) fn size(text: &str) -> Option<u64> {
     amount(text, &SIZE_UNITS)
 }
 
@@ -39,14 +39,14 @@ fn amount(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 /// As it would be written, in the largest unit that divides it.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     show(
         u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         &DURATION_UNITS,
     )
 }
 
-pub(super) fn show_size(bytes: u64) -> String {
+pub(crate) fn show_size(bytes: u64) -> String {
     show(bytes, &SIZE_UNITS)
 }
 
