@@ -6,6 +6,7 @@ the base is made once. Containers have a network of their own with nothing in it
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import pathlib
@@ -18,7 +19,7 @@ import time
 
 import support
 
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", support.PROJECT / "target"))
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", support.PROJECT / "target")).resolve()
 PLACE = TARGET / "container"
 RELEASE = platform.freedesktop_os_release()["VERSION_CODENAME"]
 # The program is linked against this machine's C library, so the image is of this machine's release.
@@ -40,12 +41,30 @@ def run(*command, **environment):
     return done
 
 
+@functools.cache
 def storage():
-    return "--root", PLACE / "storage", "--runroot", PLACE / "run"
+    """Where images and containers are kept, for as long as it stays where it is."""
+    place = PLACE / "place"
+    if not place.exists() or place.read_text() != str(PLACE):
+        shutil.rmtree(PLACE, ignore_errors=True)
+        PLACE.mkdir(parents=True)
+        place.write_text(str(PLACE))
+    # No mount is left behind in the target directory.
+    overlay = ("--storage-driver", "overlay", "--storage-opt", "overlay.skip_mount_home=true")
+    for driver in (overlay, ("--storage-driver", "vfs")):
+        chosen = (*driver, "--root", PLACE / driver[1], "--runroot", PLACE / f"run-{driver[1]}")
+        with contextlib.suppress(RuntimeError):
+            run("podman", *chosen, "info")
+            break
+    return chosen
+
+
+def with_podman(*arguments):
+    return [str(word) for word in ("podman", *storage(), "--cgroup-manager=cgroupfs", "--runtime", shutil.which("runc"), *arguments)]
 
 
 def podman(*arguments):
-    return run("podman", *storage(), "--cgroup-manager=cgroupfs", "--runtime", shutil.which("runc"), *arguments)
+    return run(*with_podman(*arguments))
 
 
 def buildah(*arguments):
@@ -67,13 +86,16 @@ def build(dockerfile, *arguments):
 
 
 def debian():
-    """The smallest Debian, under the name that Dockerfiles know it by."""
+    """The smallest Debian, under the name that Dockerfiles know it by; without manuals, and hurried, as the public one is."""
     if has(DEBIAN):
         return
-    PLACE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=PLACE) as directory:
         archive = pathlib.Path(directory) / "debian.tar"
-        run("mmdebstrap", "--variant=minbase", RELEASE, archive)
+        options = (
+            "force-unsafe-io", "path-exclude=/usr/share/doc/*", "path-include=/usr/share/doc/*/copyright",
+            "path-exclude=/usr/share/man/*", "path-exclude=/usr/share/locale/*",
+        )
+        run("mmdebstrap", "--variant=minbase", *(f"--dpkgopt={option}" for option in options), RELEASE, archive)
         podman("import", archive, DEBIAN)
 
 
@@ -181,6 +203,6 @@ class Container:
     def stop(self):
         """Tells it to end, as `docker stop` does; gives the process that waits for that."""
         return subprocess.Popen(
-            ["podman", *map(str, storage()), "--cgroup-manager=cgroupfs", "--runtime", shutil.which("runc"), "stop", "--time", "40", self.name],
+            with_podman("stop", "--time", "40", self.name),
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
