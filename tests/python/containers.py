@@ -4,6 +4,7 @@ Needs root, podman, buildah, runc and mmdebstrap, which tests/run installs. Stor
 the base is made once. Containers have a network of their own with nothing in it but loopback.
 """
 
+import concurrent.futures
 import contextlib
 import ctypes
 import functools
@@ -14,7 +15,6 @@ import platform
 import shutil
 import subprocess
 import tempfile
-import threading
 import time
 
 import support
@@ -187,18 +187,16 @@ class Container:
 
     def inside(self, act):
         """Calls this on a thread that is in the container's network: sockets that it makes are of there."""
-        libc, result = ctypes.CDLL(None, use_errno=True), []
+        libc = ctypes.CDLL(None, use_errno=True)
 
         def enter():
             with open(f"/proc/{self.pid()}/ns/net") as namespace:
                 if libc.setns(namespace.fileno(), CLONE_NEWNET) != 0:
                     raise OSError(ctypes.get_errno(), "setns")
-            result.append(act())
+            return act()
 
-        thread = threading.Thread(target=enter)
-        thread.start()
-        thread.join()
-        return result.pop()
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            return thread.submit(enter).result()
 
     def stop(self):
         """Tells it to end, as `docker stop` does; gives the process that waits for that."""

@@ -31,6 +31,14 @@ def setUpModule():
     unittest.addModuleCleanup(containers.podman, "rmi", "--force", containers.IMAGE)
 
 
+def get(port, path):
+    """Status and text, from this network's loopback."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
+
+
 class Image(unittest.TestCase):
     def test_how_it_is_run(self):
         image, = yaml.safe_load(containers.podman("image", "inspect", containers.IMAGE).stdout)
@@ -154,7 +162,7 @@ class Compose(unittest.TestCase):
         self.assertEqual({status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}, {"0" * 16})
         self.assertEqual((status["NoNewPrivs"], status["Seccomp"]), ("1", "2"))
         self.assertNotEqual(status["VmLck"], "0 kB")
-        self.assertIn("fieldveil_key_memory_locked 1.0\n", self.get(agent, 9902, "/metrics"))
+        self.assertIn("fieldveil_key_memory_locked 1.0\n", self.metrics(agent))
         mounts = (line.split() for line in pathlib.Path(f"/proc/{agent.pid()}/mountinfo").read_text().splitlines())
         options, = (fields[5] for fields in mounts if fields[4] == "/")
         self.assertIn("ro", options.split(","))
@@ -164,7 +172,7 @@ class Compose(unittest.TestCase):
         begun = agent.inside(lambda: socket.create_connection(("127.0.0.1", 8080), 60))
         self.stack.callback(begun.close)
         begun.sendall(b"POST /orders HTTP/1.1\r\nHost: api\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body))
-        agent.until("it has begun", lambda: 'in_flight{listener="out"} 1.0' in self.get(agent, 9902, "/metrics"))
+        agent.until("it has begun", lambda: 'in_flight{listener="out"} 1.0' in self.metrics(agent))
         stopping = agent.stop()
         self.addCleanup(stopping.wait)
         agent.until("it drains", lambda: '"draining"' in agent.said())
@@ -177,14 +185,8 @@ class Compose(unittest.TestCase):
         self.assertEqual(agent.look("State.ExitCode"), 0, agent.said())
         self.assertNotIn("987-65-4321", api.said())
 
-    def get(self, agent, port, path):
-        """From the container's own loopback."""
-        def ask():
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-            connection.request("GET", path)
-            return connection.getresponse().read().decode()
-
-        return agent.inside(ask)
+    def metrics(self, agent):
+        return agent.inside(lambda: get(9902, "/metrics")[1])
 
 
 class Kubernetes(unittest.TestCase):
@@ -205,10 +207,9 @@ class Kubernetes(unittest.TestCase):
             source = place / mount["name"]
             source.mkdir()
             if "configMap" in volumes[mount["name"]]:
-                for item in volumes[mount["name"]]["configMap"]["items"]:
-                    path = source / item["path"]
-                    path.parent.mkdir(exist_ok=True)
-                    path.write_text(documents["ConfigMap"]["data"][item["key"]])
+                config, items = source, volumes[mount["name"]]["configMap"]["items"]
+                data = documents["ConfigMap"]["data"]
+                self.swap(config, items, data, "1")
             else:
                 # As a volume with an fsGroup is: of the group, which may write.
                 os.chown(source, 0, pod["securityContext"]["fsGroup"])
@@ -226,16 +227,32 @@ class Kubernetes(unittest.TestCase):
             path = sidecar[probe]["httpGet"]["path"]
             agent.until(probe, lambda: agent.inside(lambda: self.answers(port, path)))
         # Its upstream is vouched for by the system's certificates: it does not start without any.
-        self.assertIn("https://", documents["ConfigMap"]["data"]["settings.yaml"])
+        self.assertIn("https://", data["settings.yaml"])
+        # A changed map is a changed policy.
+        more = data["orders.yaml"].replace("{at: $..ssn, seal: ssn}", "{at: $..ssn, seal: ssn}, {at: $..pan, seal: pan}")
+        self.assertNotEqual(more, data["orders.yaml"])
+        self.swap(config, items, {**data, "orders.yaml": more}, "2")
+        containers.podman("kill", "--signal", "HUP", agent.name)
+        agent.until("reloaded", lambda: 'policy_reloads_total{outcome="loaded"} 1' in agent.inside(lambda: get(port, "/metrics")[1]))
         stopping = agent.stop()
         self.assertEqual(stopping.wait(60), 0)
         self.assertEqual(agent.look("State.ExitCode"), 0, agent.said())
 
+    def swap(self, directory, items, data, version):
+        """Writes a ConfigMap's files as the kubelet does: into a directory of their own, to which links lead."""
+        for item in items:
+            path = directory / f"..{version}" / item["path"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(data[item["key"]])
+            top = directory / pathlib.PurePath(item["path"]).parts[0]
+            if not top.is_symlink():
+                top.symlink_to(pathlib.PurePath("..data") / top.name)
+        (directory / "..data_tmp").symlink_to(f"..{version}")
+        (directory / "..data_tmp").rename(directory / "..data")
+
     def answers(self, port, path):
         with contextlib.suppress(OSError):
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-            connection.request("GET", path)
-            return connection.getresponse().status == 200
+            return get(port, path)[0] == 200
         return False
 
 
