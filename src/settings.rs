@@ -105,6 +105,8 @@ pub struct Settings {
     pub store: Option<Store>,
     /// The agent's own CA; there is one where a listener is a forward proxy.
     pub ca: Option<OwnCa>,
+    /// The mark of sockets to upstreams, by which `fieldveil redirect --mark` knows them (SO_MARK).
+    pub mark: Option<u32>,
     /// `None`: no admin API.
     pub admin: Option<Admin>,
     /// Where `/livez`, `/readyz` and `/metrics` are served without a token; `None`: nowhere.

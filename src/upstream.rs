@@ -14,6 +14,7 @@ mod tls;
 
 pub use crate::tls::Roots;
 pub use addresses::OwnAddresses;
+pub use dial::can_mark;
 pub use hosts::Upstreams;
 pub use target::Target;
 pub use targets::Targets;
@@ -80,6 +81,8 @@ pub struct Settings {
     pub idle_connections: usize,
     /// Whether 127.0.0.0/8 and ::1 may be connected to. (The agent's own listeners never are.)
     pub loopback: bool,
+    /// The mark of its sockets (SO_MARK), by which rules of the kernel know them; see [`can_mark`].
+    pub mark: Option<u32>,
 }
 
 impl Settings {
@@ -95,6 +98,7 @@ impl Settings {
             idle: Duration::from_secs(50),
             idle_connections: 512,
             loopback: true,
+            mark: None,
         }
     }
 }
@@ -222,6 +226,7 @@ where
             loopback: settings.loopback,
             own,
             address: None,
+            mark: settings.mark,
         };
         Upstream::build(&settings, scheme, authority, tls, dialer)
     }

@@ -76,7 +76,9 @@ pub fn prepare(
         let credentials = forward.credentials.as_deref().map(read_credentials);
         let loopback = forward.loopback && settings.limits.loopback_upstreams;
         // Whatever no upstream of the settings is: the system's roots, and what an upstream has by default.
-        let otherwise = upstream::Settings::new(http::Uri::from_static("https://unnamed.invalid"));
+        let mut otherwise =
+            upstream::Settings::new(http::Uri::from_static("https://unnamed.invalid"));
+        otherwise.mark = settings.mark;
         let targets = Targets::new(otherwise, known.to_vec(), loopback, own.clone());
         let way = match forward.transparent {
             Some(silent) => Way::Transparent(Transparent {

@@ -51,6 +51,7 @@ pub fn prepare(
     };
     check_coverage(settings, &policies)?;
     check_store(settings, &policies)?;
+    check_mark(settings)?;
     let mut certificates = Vec::new();
     let mut certified = |who: String, files: &Option<TlsFiles>| {
         let Some(files) = files else {
@@ -122,6 +123,19 @@ pub fn bound(
 ) -> Result<Vec<KeySettings>, StartError> {
     let kmss = kmss(settings, named, given, building)?;
     named.iter().map(|key| bind(key, &kmss)).collect()
+}
+
+/// Connections that cannot be marked would come back to the agent, or not be made at all.
+fn check_mark(settings: &Settings) -> Result<(), StartError> {
+    let marked = settings.mark.map_or(Ok(()), upstream::can_mark);
+    marked.map_err(|error| {
+        StartError::Settings(
+            format!("`redirect.mark`: connections cannot be marked: {error}"),
+            "that takes CAP_NET_ADMIN (systemd: AmbientCapabilities, Kubernetes: securityContext.capabilities); or run the agent as a user of its own \
+             and say `fieldveil redirect up --uid`"
+                .to_owned(),
+        )
+    })
 }
 
 /// A policy that names other hosts than the upstreams would protect nothing, and every answer would be 200.
@@ -204,6 +218,7 @@ fn made_with(
     built.connect = one.connect;
     built.response = one.response;
     built.loopback = settings.limits.loopback_upstreams;
+    built.mark = settings.mark;
     if let Ca::File(file) = &one.ca {
         let read = |error: io::Error| wrong(format!("{}: cannot be read: {error}", file.display()));
         built.roots = Roots::Pem(std::fs::read(file).map_err(read)?);

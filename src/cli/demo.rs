@@ -175,6 +175,7 @@ fn settings(upstream: SocketAddr) -> Settings {
         keys: Vec::new(),
         store: None,
         ca: None,
+        mark: None,
         other_keys: Some(MEMORY.into()),
         admin: None,
         probes: Some(ANYWHERE),

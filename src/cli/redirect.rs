@@ -1,7 +1,7 @@
 //! `fieldveil redirect`: puts up, takes down or prints the rules that lead connections to a transparent listener.
 
 use super::{Exit, Output, RedirectArgs, RedirectCommand, trouble};
-use crate::redirect::{Rules, take_down};
+use crate::redirect::{Exempt, Rules, take_down};
 use serde_json::json;
 use std::io::{self, Write};
 
@@ -41,8 +41,12 @@ pub fn command(command: &RedirectCommand, output: Output) -> io::Result<Exit> {
 
 fn rules(args: &RedirectArgs) -> Rules {
     Rules {
-        exempt: args.uid,
+        exempt: Exempt {
+            uid: args.uid,
+            mark: args.mark,
+        },
         ports: args.ports.iter().copied().collect(),
         to: args.to,
+        interfaces: args.interfaces.iter().cloned().collect(),
     }
 }

@@ -121,6 +121,7 @@ pub(super) fn check(
         other_keys,
         store: file.store,
         ca: file.ca,
+        mark: file.mark,
         admin: admin.map(|(admin, _)| admin),
         probes: probes.map(|probes| probes.value),
         limits,

@@ -104,6 +104,14 @@ pub fn settings() -> Value {
         "/livez, /readyz and /metrics without a token",
         &[("bind!", "ADDRESS:PORT", text())],
     );
+    let redirect = mapping(
+        "What the rules of `fieldveil redirect` know the agent's own connections by",
+        &[(
+            "mark!",
+            "Of sockets to upstreams (SO_MARK), as in `redirect up --mark`",
+            json!({"type": "integer", "minimum": 1, "maximum": u32::MAX}),
+        )],
+    );
     let log = mapping(
         "The agent's own log",
         &[
@@ -155,6 +163,11 @@ pub fn settings() -> Value {
                 "ca",
                 "The agent's own CA, by which it stands in for hosts that a policy names",
                 own_ca(),
+            ),
+            (
+                "redirect",
+                "By what redirection leaves the agent's connections alone",
+                redirect,
             ),
             ("admin", "The admin API", admin),
             ("probes", "Probes and metrics", probes),

@@ -41,6 +41,7 @@ pub(super) struct SettingsFile {
     pub limits: LimitWords,
     pub store: Option<Store>,
     pub ca: Option<OwnCa>,
+    pub mark: Option<u32>,
     /// It stands there, if perhaps wrongly.
     pub has_ca: bool,
     pub log_format: Option<LogFormat>,
@@ -151,6 +152,9 @@ pub(super) fn read(root: &Node, base: &Path, findings: &mut Findings<'_>) -> Opt
         file.has_ca = true;
         file.ca = ways::ca(node, base, findings);
     }
+    file.mark = fields
+        .take("redirect")
+        .and_then(|node| redirect(node, findings));
     file.admin = fields
         .take("admin")
         .and_then(|node| admin(node, base, findings));
@@ -408,6 +412,14 @@ fn probes(node: &Node, findings: &mut Findings<'_>) -> Option<Marked<SocketAddr>
     let bind = bind(&mut fields, findings);
     fields.finish(findings);
     bind
+}
+
+fn redirect(node: &Node, findings: &mut Findings<'_>) -> Option<u32> {
+    let mut fields = findings.fields(node, "`redirect`")?;
+    let mark = fields.require("mark", findings);
+    let mark = mark.and_then(|node| findings.integer(node, "`mark`", 1..=u64::from(u32::MAX)));
+    fields.finish(findings);
+    u32::try_from(mark?).ok()
 }
 
 fn limits(node: &Node, findings: &mut Findings<'_>) -> LimitWords {

@@ -4,10 +4,12 @@
 
 use super::addresses::{OwnAddresses, forbidden_address};
 use crate::error::{Code, Error};
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 
 /// EMFILE and ENFILE: this process, or the machine, may open no more files.
@@ -26,6 +28,39 @@ pub(super) struct Dialer {
     pub(super) own: OwnAddresses,
     /// The one address to connect to, whatever the name says: where a redirected connection was going.
     pub(super) address: Option<SocketAddr>,
+    /// SO_MARK of the socket.
+    pub(super) mark: Option<u32>,
+}
+
+/// Whether this process may give its sockets a mark: that takes CAP_NET_ADMIN.
+///
+/// # Errors
+/// It may not, or the system has none.
+pub fn can_mark(mark: u32) -> io::Result<()> {
+    marked(&TcpSocket::new_v4()?, mark)
+}
+
+#[cfg(target_os = "linux")]
+fn marked(socket: &TcpSocket, mark: u32) -> io::Result<()> {
+    SockRef::from(socket).set_mark(mark)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn marked(_: &TcpSocket, _: u32) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+async fn connect(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpStream> {
+    let Some(mark) = mark else {
+        return TcpStream::connect(address).await;
+    };
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // Unmarked it would come back to the agent: better none.
+    marked(&socket, mark)?;
+    socket.connect(address).await
 }
 
 impl Dialer {
@@ -68,7 +103,7 @@ impl Dialer {
             Some(error) if NO_FILES.contains(&error) => Code::Busy.because("no file is left"),
             _ => Code::UpstreamUnreachable.because(error.kind().to_string()),
         };
-        let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+        let stream = connect(address, self.mark).await.map_err(unreachable)?;
         // An address of one of this machine's own interfaces shows itself by being both ends. No byte was sent yet.
         let here = stream
             .local_addr()

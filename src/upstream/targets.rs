@@ -75,6 +75,7 @@ where
             loopback,
             own,
             address: None,
+            mark: otherwise.mark,
         };
         let known = known.into_iter().map(|settings| {
             let target = of_url(&settings.url);

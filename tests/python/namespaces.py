@@ -1,6 +1,6 @@
 """Two network namespaces joined by a cable: an application's, whose connections are redirected to the agent there, and the network's.
 
-Needs root, iproute2 and nftables: tests/run sees to the programs, and what is missing is an error.
+Needs root, iproute2, nftables and iptables: tests/run sees to the programs, and what is missing is an error.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ class Namespaces:
     """They, and what is started in them, end with the stack. The network's names are api.example.com and other.example.com, at these addresses."""
 
     def __init__(self, stack, addresses=THERE):
-        for program, package in (("ip", "iproute2"), ("nft", "nftables"), ("setpriv", "util-linux"), ("curl", "curl")):
+        for program, package in (("ip", "iproute2"), ("nft", "nftables"), ("iptables", "iptables"), ("setpriv", "util-linux"), ("curl", "curl")):
             if shutil.which(program) is None:
                 raise RuntimeError(f"{program} is missing (Debian: apt install {package})")
         if os.geteuid() != 0:
@@ -44,14 +44,8 @@ class Namespaces:
         os.chmod(self.place, 0o755)
         self.app, self.net = (f"fieldveil-{kind}-{os.getpid()}" for kind in ("app", "net"))
         for name in (self.app, self.net):
-            run("ip", "netns", "add", name)
-            stack.callback(run, "ip", "netns", "del", name)
-            self.inside(name, "ip", "link", "set", "lo", "up")
-        run("ip", "link", "add", "here", "netns", self.app, "type", "veth", "peer", "name", "there", "netns", self.net)
-        for name, link, (four, six) in ((self.app, "here", HERE), (self.net, "there", THERE)):
-            self.inside(name, "ip", "address", "add", f"{four}/24", "dev", link)
-            self.inside(name, "ip", "address", "add", f"{six}/64", "dev", link, "nodad")
-            self.inside(name, "ip", "link", "set", link, "up")
+            self.add(name)
+        self.join(self.app, "here", HERE, self.net, "there", THERE)
         hosts = ["127.0.0.1 localhost", *(f"{address} api.example.com other.example.com" for address in addresses)]
         (self.place / "hosts").write_text("\n".join(hosts) + "\n")
         public = trustme.CA()
@@ -61,13 +55,26 @@ class Namespaces:
         for number, blob in enumerate(self.issued.cert_chain_pems):
             blob.write_to_path(self.place / "cert.pem", append=number > 0)
 
+    def add(self, name):
+        run("ip", "netns", "add", name)
+        self.stack.callback(run, "ip", "netns", "del", name)
+        self.inside(name, "ip", "link", "set", "lo", "up")
+
+    def join(self, one, link, address, other, far, there):
+        """A cable between two, with an interface and addresses of either family at each end."""
+        run("ip", "link", "add", link, "netns", one, "type", "veth", "peer", "name", far, "netns", other)
+        for name, end, (four, six) in ((one, link, address), (other, far, there)):
+            self.inside(name, "ip", "address", "add", f"{four}/24", "dev", end)
+            self.inside(name, "ip", "address", "add", f"{six}/64", "dev", end, "nodad")
+            self.inside(name, "ip", "link", "set", end, "up")
+
     def inside(self, name, *command, **more):
         return run("ip", "netns", "exec", name, *command, **more)
 
-    def application(self, *command):
-        """The command, as of an application: its names lead to the other namespace."""
+    def application(self, *command, name=None):
+        """The command, as of an application (of another namespace, if that is named): its names lead to the network's."""
         mount = 'mount --bind "$0" /etc/hosts && exec "$@"'
-        return ["ip", "netns", "exec", self.app, "sh", "-c", mount, str(self.place / "hosts"), *map(str, command)]
+        return ["ip", "netns", "exec", name or self.app, "sh", "-c", mount, str(self.place / "hosts"), *map(str, command)]
 
     @contextlib.contextmanager
     def network(self):
@@ -110,8 +117,21 @@ class Namespaces:
             return (self.place / "agent.log").read_text()
         return ""
 
-    def agent(self, settings, policy, ports):
-        """Runs it in the application's namespace, as a user of its own, and redirects these ports to it. Its CA is in agent/ca."""
+    def agent(self, settings, policy, ports, exempt=("--uid", str(AGENT)), user=AGENT, listeners=2):
+        """Runs it in the application's namespace, as a user of its own, and redirects these ports to it, but for what is exempt (nothing: does not
+        redirect). Its CA is in agent/ca."""
+        as_agent, home = self.prepare(settings, policy, user)
+        log = self.stack.enter_context(open(self.place / "agent.log", "wb"))
+        command = [*as_agent, str(home / "fieldveil"), "run", "--config", str(home / "settings.yaml"), "--data-dir", str(home / "data")]
+        process = self.start(command, self.app, log)
+        self.until("the agent listens", lambda: self.said().count(" listening") >= listeners)
+        if exempt:
+            redirected = [word for port in ports for word in ("--port", str(port))]
+            self.redirect("up", *exempt, "--to", str(PORT), *redirected)
+        return process
+
+    def prepare(self, settings, policy, user=AGENT):
+        """All that it needs, in a directory of its user's; what it is begun with, and that directory."""
         home = self.place / "agent"
         (home / "policies").mkdir(parents=True)
         (home / "policies/transparent.yaml").write_text(policy)
@@ -121,16 +141,10 @@ class Namespaces:
         # The agent's user need not be able to read where it was built.
         shutil.copy(support.BINARY, binary)
         for path in (home, *home.rglob("*")):
-            os.chown(path, AGENT, AGENT)
-        as_agent = ["setpriv", f"--reuid={AGENT}", f"--regid={AGENT}", "--clear-groups"]
+            os.chown(path, user, user)
+        as_agent = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
         run(*as_agent, binary, "ca", "init", "--config", home / "settings.yaml")
-        log = self.stack.enter_context(open(self.place / "agent.log", "wb"))
-        command = [*as_agent, str(binary), "run", "--config", str(home / "settings.yaml"), "--data-dir", str(home / "data")]
-        process = self.start(command, self.app, log)
-        self.until("the agent listens", lambda: self.said().count(" listening") >= 2)
-        redirected = [word for port in ports for word in ("--port", str(port))]
-        self.redirect("up", "--uid", str(AGENT), "--to", str(PORT), *redirected)
-        return process
+        return as_agent, home
 
     def redirect(self, *arguments):
         return self.inside(self.app, support.BINARY, "redirect", *arguments)

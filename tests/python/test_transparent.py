@@ -16,7 +16,7 @@ import grpc
 
 import echoes
 import support
-from namespaces import PORT, THERE, Namespaces
+from namespaces import AGENT, PORT, THERE, Namespaces
 
 POLICY = """\
 apiVersion: fieldveil/v1
@@ -87,6 +87,22 @@ plain.serve_forever()
 """
 
 
+# Fails where a datagram for HTTP/3 is not refused at once.
+QUIC = textwrap.dedent(f"""
+    import socket
+    for family, address in ((socket.AF_INET, {THERE[0]!r}), (socket.AF_INET6, {THERE[1]!r})):
+        with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
+            datagrams.settimeout(30)
+            datagrams.connect((address, 443))
+            try:
+                datagrams.send(b"hello")
+                datagrams.recv(10)
+            except (ConnectionRefusedError, PermissionError):
+                continue
+            raise SystemExit("UDP 443 is open")
+""")
+
+
 class Transparent(unittest.TestCase):
     def setUp(self):
         self.stack = contextlib.ExitStack()
@@ -100,9 +116,9 @@ class Transparent(unittest.TestCase):
         settings = SETTINGS.format(port=PORT, uncovered=uncovered, silent=silent)
         return self.world.agent(settings, POLICY, (80, 443, 8443))
 
-    def curl(self, url, *arguments, ca="agent/ca/ca.pem"):
+    def curl(self, url, *arguments, ca="agent/ca/ca.pem", name=None):
         """curl as anyone has it, with names that lead to the other namespace; its exit code, and what came."""
-        command = self.world.application("curl", "--silent", "--show-error", "--max-time", "60")
+        command = self.world.application("curl", "--silent", "--show-error", "--max-time", "60", name=name)
         done = subprocess.run(
             [*command, "--cacert", str(self.place / ca), *arguments, url], capture_output=True, text=True, timeout=90
         )
@@ -134,23 +150,10 @@ class Transparent(unittest.TestCase):
         code, came = self.curl("https://other.example.com/", "--data", "ssn=078-05-1120", ca="public.pem")
         self.assertEqual((code, came), (0, "ssn=078-05-1120"), self.said())
         self.assertIsNone(self.got()[-1]["via"])
-        self.assertIn("tunnelled", self.said())
+        self.until("it is on record", lambda: "tunnelled" in self.said())
 
         # QUIC is refused at once, so that clients fall back.
-        probe = textwrap.dedent(f"""
-            import socket
-            for family, address in ((socket.AF_INET, {THERE[0]!r}), (socket.AF_INET6, {THERE[1]!r})):
-                with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
-                    datagrams.settimeout(30)
-                    datagrams.connect((address, 443))
-                    try:
-                        datagrams.send(b"hello")
-                        datagrams.recv(10)
-                    except (ConnectionRefusedError, PermissionError):
-                        continue
-                    raise SystemExit("UDP 443 is open")
-        """)
-        self.world.inside(self.world.app, sys.executable, "-c", probe)
+        self.world.inside(self.world.app, sys.executable, "-c", QUIC)
 
         # The agent's own port is for redirected connections alone.
         probe = f"import socket; s = socket.create_connection(('127.0.0.1', {PORT})); assert s.recv(1) == b''"
@@ -181,6 +184,88 @@ class Transparent(unittest.TestCase):
         code, came = self.curl("https://api.example.com/", "--data", "{}", ca="public.pem")
         self.assertEqual((code, came), (0, "{}"))
         self.assertEqual(self.world.inside(self.world.app, "nft", "list", "ruleset"), "")
+
+    def test_agent_and_application_are_one_user(self):
+        """What bears the mark is the agent's, whoever it runs as: root here, as curl."""
+        settings = SETTINGS.format(port=PORT, uncovered="tunnel", silent="refuse") + "redirect: {mark: 64206}\n"
+        self.world.agent(settings, POLICY, (80, 443), exempt=("--mark", "64206"), user=0)
+        body = '{"ssn": "078-05-1120"}'
+        for scheme in ("https", "http"):
+            for family in ("--ipv4", "--ipv6"):
+                code, came = self.curl(f"{scheme}://api.example.com/records", family, "--json", body)
+                self.assertEqual((code, came), (0, body), self.said())
+                self.assertIn("fv1~", self.got()[-1]["body"])
+        code, came = self.curl("https://other.example.com/", "--data", "x", ca="public.pem")
+        self.assertEqual((code, came), (0, "x"), self.said())
+        self.until("it is on record", lambda: "tunnelled" in self.said())
+
+    def test_rules_of_iptables(self):
+        """The lines that the documentation has, and no others."""
+        text = (support.PROJECT / "docs/transparent.md").read_text()
+        block = text[text.index("### By iptables") :].split("```")[1]
+        lines = [line for line in block.splitlines() if line.startswith(("iptables ", "ip6tables "))]
+        self.assertEqual(len(lines), 4)
+        settings = SETTINGS.format(port=PORT, uncovered="tunnel", silent="refuse")
+        process = self.world.agent(settings, POLICY, (), exempt=())
+        for line in lines:
+            self.world.inside(self.world.app, *line.replace(" 990 ", f" {AGENT} ").split())
+        body = '{"ssn": "078-05-1120"}'
+        for scheme in ("https", "http"):
+            for family in ("--ipv4", "--ipv6"):
+                code, came = self.curl(f"{scheme}://api.example.com/records", family, "--json", body)
+                self.assertEqual((code, came), (0, body), self.said())
+                self.assertIn("fv1~", self.got()[-1]["body"])
+        self.world.inside(self.world.app, sys.executable, "-c", QUIC)
+        before = len(self.got())
+        process.kill()
+        process.wait()
+        for family in ("--ipv4", "--ipv6"):
+            code, came = self.curl("http://api.example.com/records", family, "--json", body)
+            self.assertEqual((code, came), (7, ""))
+        self.assertEqual(len(self.got()), before)
+
+    def test_a_mark_takes_a_right_that_is_asked_for_at_the_start(self):
+        settings = SETTINGS.format(port=PORT, uncovered="tunnel", silent="refuse") + "redirect: {mark: 64206}\n"
+        as_agent, home = self.world.prepare(settings, POLICY)
+        command = [*as_agent, home / "fieldveil", "run", "--config", home / "settings.yaml", "--data-dir", home / "data"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("`redirect.mark`: connections cannot be marked: Operation not permitted", done.stderr)
+        self.assertIn("CAP_NET_ADMIN", done.stderr)
+
+    def test_what_is_routed_through_is_redirected(self):
+        """Another namespace, whose way out is through the agent's."""
+        guest = f"{self.world.app}-guest"
+        self.world.add(guest)
+        gate, guests = ("203.0.113.1", "2001:db8:2::1"), ("203.0.113.2", "2001:db8:2::2")
+        self.world.join(self.world.app, "gate", gate, guest, "out", guests)
+        self.world.inside(self.world.app, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
+        for four, six in (gate,):
+            self.world.inside(guest, "ip", "route", "add", "default", "via", four)
+            self.world.inside(guest, "ip", "-6", "route", "add", "default", "via", six)
+        settings = SETTINGS.format(port=PORT, uncovered="tunnel", silent="refuse")
+        one = '  - {{name: all, mode: transparent, bind: "[::]:{port}"}}\n'.format(port=PORT)
+        kept = [line for line in settings.splitlines(keepends=True) if "mode: transparent" not in line]
+        at = kept.index("listeners:\n") + 1
+        settings = "".join([*kept[:at], one, *kept[at:]])
+        exempt = ("--uid", str(AGENT), "--interface", "gate")
+        process = self.world.agent(settings, POLICY, (80, 443), exempt=exempt, listeners=1)
+        body = '{"ssn": "078-05-1120"}'
+        for scheme in ("https", "http"):
+            for family in ("--ipv4", "--ipv6"):
+                with self.subTest(scheme=scheme, family=family):
+                    url = f"{scheme}://api.example.com/records"
+                    for name in (guest, self.world.app):
+                        code, came = self.curl(url, family, "--json", body, name=name)
+                        self.assertEqual((code, came), (0, body), self.said())
+                        self.assertIn("fv1~", self.got()[-1]["body"])
+        self.world.inside(guest, sys.executable, "-c", QUIC)
+        before = len(self.got())
+        process.kill()
+        process.wait()
+        code, came = self.curl("http://api.example.com/records", "--ipv4", "--json", body, name=guest)
+        self.assertEqual((code, came), (7, ""))
+        self.assertEqual(len(self.got()), before)
 
     def test_what_no_policy_names_is_refused(self):
         self.agent(uncovered="refuse")

@@ -103,6 +103,9 @@ pub(super) fn collect(
     if let Some(ca) = &settings.ca {
         own_ca(ca, &top.word("ca"), all);
     }
+    if let Some(mark) = settings.mark {
+        all.number(top.word("redirect").word("mark"), mark as usize);
+    }
     if let Some(admin) = &settings.admin {
         self::admin(admin, &top.word("admin"), all);
     }
