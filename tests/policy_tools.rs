@@ -268,6 +268,58 @@ fn explained_without_values() {
 }
 
 #[test]
+fn records_of_streams_are_explained_one_by_one() {
+    let place = root().join("target/tmp/explained");
+    fs::create_dir_all(&place).expect("a directory");
+    let policy = root().join("tests/failing_cases/stream-records.yaml");
+    let policy = fs::read_to_string(policy).expect("a policy");
+    let policy = policy.replace(
+        "{at: $.text, open: ssn}",
+        "{at: $.text, open: ssn, gather: true}",
+    );
+    fs::write(place.join("streams.yaml"), policy).expect("written");
+    fs::write(
+        place.join("lines"),
+        "{\"ssn\":\"1\"}\n{\"a\":2}\n{\"ssn\":3}\n",
+    )
+    .expect("written");
+    let events = "data: {\"text\":\"an f\"}\n\ndata: {\"text\":\"v1~x\",\"n\":1}\n\ndata: {}\n\ndata: [DONE]\n\n";
+    fs::write(place.join("events"), events).expect("written");
+    let line = [
+        "policy",
+        "explain",
+        "--policy",
+        "{}/streams.yaml",
+        "-H",
+        "Content-Type: application/x-ndjson",
+        "--body",
+        "{}/lines",
+        "--response",
+        "{}/events",
+        "--response-header",
+        "Content-Type: text/event-stream",
+        "api.example/records",
+    ];
+    let (exit, out, err) = run(&line, &place);
+    assert_eq!((exit, err.as_str()), (Exit::Success, ""));
+    for expected in [
+        "  record 1 $.ssn  sealed           rule 1, $.ssn: seal ssn\n",
+        "  record 2 $.a    as it is         no rule\n",
+        "  record 3 $.ssn  sealed           rule 1, $.ssn: seal ssn\n",
+        "  record 1 $.text  gathered         rule 1, $.text: open ssn\n",
+        "  record 2 $.n     as it is         no rule\n",
+    ] {
+        assert!(out.contains(expected), "{expected}\n{out}");
+    }
+    // A stream that ends in its midst says so.
+    fs::write(place.join("lines"), "{\"ssn\":\"1\"}\n{\n{\"ssn\":3}\n").expect("written");
+    let (_, out, _) = run(&line, &place);
+    assert!(out.contains("\nrefused: 400 not-json"), "{out}");
+    assert!(out.contains("record 1 $.ssn  sealed"), "{out}");
+    assert!(out.contains("record 3 $.ssn  would be sealed"), "{out}");
+}
+
+#[test]
 fn coverage_of_samples() {
     let place = root().join("policies");
     let line = [

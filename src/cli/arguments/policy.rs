@@ -113,6 +113,9 @@ pub struct PolicyExplainArgs {
     /// A file with the upstream's answer, to be explained, too
     #[arg(long, value_name = "FILE")]
     pub response: Option<PathBuf>,
+    /// A header of that answer; repeatable [default: Content-Type: application/json]
+    #[arg(long, value_name = "HEADER", requires = "response")]
+    pub response_header: Vec<String>,
     /// Shows the values themselves
     #[arg(long)]
     pub show_values: bool,

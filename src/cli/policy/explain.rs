@@ -14,7 +14,7 @@ use crate::rehearsal::{self, Answer, Head, Keys, pass};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use std::io::{self, Read, Write};
 use std::path::Path;
-use told::{elsewhere, tell};
+use told::tell;
 
 /// Bytes of a body.
 const BODY_BYTES_MAX: usize = 16 << 20;
@@ -27,6 +27,7 @@ struct Asked {
     headers: HeaderMap,
     body: Vec<u8>,
     answer: Option<Vec<u8>>,
+    answer_headers: HeaderMap,
 }
 
 /// Explains.
@@ -61,16 +62,11 @@ pub fn explain(
     let (head, ()) = head.into_parts();
     let answer = match &asked.answer {
         None => Answer::Echo,
-        Some(body) => {
-            let mut headers = HeaderMap::new();
-            let json = HeaderValue::from_static("application/json");
-            headers.insert(http::header::CONTENT_TYPE, json);
-            Answer::Given {
-                status: StatusCode::OK,
-                headers,
-                body: body.clone(),
-            }
-        }
+        Some(body) => Answer::Given {
+            status: StatusCode::OK,
+            headers: asked.answer_headers.clone(),
+            body: body.clone(),
+        },
     };
     let sent = rehearsal::Asked {
         policies: &policies,
@@ -88,7 +84,6 @@ pub fn explain(
     if let Some(route) = route {
         // Of a refused request, what the rules would have done.
         let after = passage.upstream.as_ref().unwrap_or(&asked.body);
-        let mut told = tell(&route.request, &route.request_rules, &asked.body, after);
         let sent = Head {
             headers: asked.headers.clone(),
             query: asked.target.query().map(str::to_owned),
@@ -97,20 +92,18 @@ pub fn explain(
             Some(_) => &passage.upstream_head,
             None => &sent,
         };
-        let rules = &route.request_rules;
-        told.extend(elsewhere(rules, (&sent, &asked.body), (seen, after)));
+        let rules = (&*route.request, &*route.request_rules);
+        let told = tell(rules, (&sent, &asked.body), (seen, after));
         sides.push((Side::Request, told, &passage.request));
         if let (Some(before), Some(after), true) =
             (&passage.answer, &passage.client, asked.answer.is_some())
         {
-            let mut told = tell(&route.response, &route.response_rules, before, after);
             let answered = Head {
                 headers: passage.answer_headers.clone(),
                 query: None,
             };
-            let rules = &route.response_rules;
-            let got = (&passage.client_head, &after[..]);
-            told.extend(elsewhere(rules, (&answered, before), got));
+            let rules = (&*route.response, &*route.response_rules);
+            let told = tell(rules, (&answered, before), (&passage.client_head, after));
             sides.push((Side::Response, told, &passage.response));
         }
     }
@@ -156,19 +149,24 @@ fn asked(args: &PolicyExplainArgs) -> Result<Asked, Vec<Diagnostic>> {
         None if args.body.is_some() => Method::POST,
         None => Method::GET,
     };
-    let mut headers = HeaderMap::new();
-    for header in &args.header {
-        let pair = header.split_once(':').and_then(|(name, value)| {
-            let name = HeaderName::from_bytes(name.trim().as_bytes()).ok()?;
-            Some((name, HeaderValue::from_str(value.trim()).ok()?))
-        });
-        let (name, value) = pair.ok_or_else(|| typed("a header is written `Name: value`"))?;
-        headers.append(name, value);
-    }
-    if args.body.is_some() {
-        let json = HeaderValue::from_static("application/json");
-        headers.entry(http::header::CONTENT_TYPE).or_insert(json);
-    }
+    let lines = |lines: &[String], body: bool| {
+        let mut headers = HeaderMap::new();
+        for header in lines {
+            let pair = header.split_once(':').and_then(|(name, value)| {
+                let name = HeaderName::from_bytes(name.trim().as_bytes()).ok()?;
+                Some((name, HeaderValue::from_str(value.trim()).ok()?))
+            });
+            let (name, value) = pair.ok_or_else(|| typed("a header is written `Name: value`"))?;
+            headers.append(name, value);
+        }
+        if body {
+            let json = HeaderValue::from_static("application/json");
+            headers.entry(http::header::CONTENT_TYPE).or_insert(json);
+        }
+        Ok::<_, Vec<Diagnostic>>(headers)
+    };
+    let headers = lines(&args.header, args.body.is_some())?;
+    let answer_headers = lines(&args.response_header, true)?;
     Ok(Asked {
         method,
         host: host.to_owned(),
@@ -176,6 +174,7 @@ fn asked(args: &PolicyExplainArgs) -> Result<Asked, Vec<Diagnostic>> {
         headers,
         body,
         answer,
+        answer_headers,
     })
 }
 

@@ -106,14 +106,18 @@ pub(super) fn show(
         if told.is_empty() {
             writeln!(out, "  no values")?;
         }
-        let width = told.iter().map(|t| t.path.chars().count()).max();
+        let place = |told: &Told| match told.record {
+            Some(record) => format!("record {record} {}", printable(&told.path)),
+            None => printable(&told.path),
+        };
+        let width = told.iter().map(|told| place(told).chars().count()).max();
         let width = width.unwrap_or_default().clamp(4, 50);
         for one in told.iter().take(VALUES_MAX) {
             let rule = match &one.rule {
                 Some((number, rule)) => format!("rule {number}, {}", printable(rule)),
                 None => "no rule".to_owned(),
             };
-            let path = printable(&one.path);
+            let path = place(one);
             writeln!(out, "  {path:width$}  {:15}  {rule}", one.fate)?;
             if args.show_values {
                 match one.before == one.after {
@@ -178,6 +182,7 @@ pub(super) fn document(
     let told = |one: &Told| {
         let mut value = json!({
             "path": one.path,
+            "record": one.record,
             "fate": one.fate,
             "rule": one.rule.as_ref().map(|(number, _)| number),
         });

@@ -2,14 +2,16 @@
 
 use crate::cli::policy::deed;
 use crate::policy::DEPTH_MAX;
-use crate::rehearsal::Head;
+use crate::rehearsal::{Documents, Head};
 use crate::scan::Kind;
 use crate::transform::{Action, Place, Rule, Rules, Selects, places, values};
 
 /// One value of a body, and what becomes of it.
 pub(super) struct Told {
     pub path: String,
-    /// `sealed`, `opened`, `masked`, `kept`, `passes`, `as it is`, `stays sealed`, `null`, `near miss`.
+    /// In which record of a stream, from 1.
+    pub record: Option<usize>,
+    /// `sealed`, `opened`, `masked`, `kept`, `passes`, `as it is`, `stays sealed`, `null`, `near miss`, `gathered`.
     pub fate: &'static str,
     /// The rule that decides: its number and its words.
     pub rule: Option<(usize, String)>,
@@ -17,8 +19,55 @@ pub(super) struct Told {
     pub after: String,
 }
 
-/// Each value that a rule selects or that is one of its own, before and after. Empty for what is no JSON.
-pub(super) fn tell(rules: &Rules, written: &[Rule], before: &[u8], after: &[u8]) -> Vec<Told> {
+/// Each value of a message, before and after: of a stream, those of each record. `written`: what `rules` were made of.
+pub(super) fn tell(
+    (rules, written): (&Rules, &[Rule]),
+    before: (&Head, &[u8]),
+    after: (&Head, &[u8]),
+) -> Vec<Told> {
+    let came = Documents::of(&before.0.headers, before.1);
+    let left = Documents::of(&after.0.headers, after.1);
+    let mut told = Vec::new();
+    for (index, (was, is)) in pairs(rules, &came, &left).into_iter().enumerate() {
+        let mut of_this = inside(rules, written, was, is);
+        of_this.extend(elsewhere(written, (before.0, was), (after.0, is)));
+        // A head has one message, whatever it has of records.
+        of_this.retain(|told| index == 0 || told.path.starts_with('$'));
+        for told in &mut of_this {
+            let of_body = told.path.starts_with('$');
+            told.record = (came.are_records && of_body).then_some(index + 1);
+        }
+        told.extend(of_this);
+    }
+    told
+}
+
+/// Each document that came, and what it became: itself, where the message ended before it. What is gathered may come with further
+/// records, which are like one that came.
+fn pairs<'d>(rules: &Rules, came: &'d Documents, left: &'d Documents) -> Vec<(&'d [u8], &'d [u8])> {
+    let shape = |text: &[u8]| -> Vec<String> {
+        let places = places(rules, text).unwrap_or_default();
+        places.iter().map(Place::to_string).collect()
+    };
+    let further = left.texts.len() > came.texts.len();
+    let mut left = left.texts.iter();
+    let mut pairs = Vec::new();
+    for was in &came.texts {
+        let is = match further {
+            true => left.clone().position(|is| shape(is) == shape(was)),
+            false => Some(0),
+        };
+        let is = is.and_then(|at| left.nth(at)).unwrap_or(was);
+        pairs.push((&**was, &**is));
+    }
+    if pairs.is_empty() {
+        pairs.push((&[], &[]));
+    }
+    pairs
+}
+
+/// Each value that a rule selects or that is one of its own. Empty for what is no JSON.
+fn inside(rules: &Rules, written: &[Rule], before: &[u8], after: &[u8]) -> Vec<Told> {
     let (Ok(places), Ok(afters)) = (places(rules, before), places(rules, after)) else {
         return Vec::new();
     };
@@ -48,6 +97,7 @@ pub(super) fn tell(rules: &Rules, written: &[Rule], before: &[u8], after: &[u8])
         let rule = deciding(place, written, fate);
         told.push(Told {
             path: place.to_string(),
+            record: None,
             fate,
             rule,
             before: was,
@@ -58,11 +108,7 @@ pub(super) fn tell(rules: &Rules, written: &[Rule], before: &[u8], after: &[u8])
 }
 
 /// Values that do not stand in the body as JSON: of heads, forms and documents in strings.
-pub(super) fn elsewhere(
-    written: &[Rule],
-    before: (&Head, &[u8]),
-    after: (&Head, &[u8]),
-) -> Vec<Told> {
+fn elsewhere(written: &[Rule], before: (&Head, &[u8]), after: (&Head, &[u8])) -> Vec<Told> {
     let (boundary, later) = (before.0.boundary(), after.0.boundary());
     let before = before.0.message(before.1, boundary.as_deref());
     let after = after.0.message(after.1, later.as_deref());
@@ -98,6 +144,7 @@ pub(super) fn elsewhere(
             let words = format!("{}: {}", rule.at.as_str(), deed(rule));
             told.push(Told {
                 path: was.place,
+                record: None,
                 fate,
                 rule: Some((index + 1, words)),
                 before: text(&was.json),
@@ -120,9 +167,14 @@ fn fate(place: &Place, written: &[Rule], was: &str, is: &str) -> &'static str {
     let opens = actions
         .clone()
         .any(|action| matches!(action, Action::Open(_)));
+    let gathers = place
+        .rules
+        .iter()
+        .any(|rule| written.get(*rule).is_some_and(|rule| rule.gather));
     let opened: Vec<&Action> = actions.clone().collect();
     let decided = actions.find(|action| !matches!(action, Action::Open(_)));
     match (was == is, token(was), token(is)) {
+        (false, _, false) if gathers && place.kind.is_string() => "gathered",
         (false, false, true) => "sealed",
         (false, true, false) if is_masked(&opened, is) => "masked",
         // What was sealed may have been null, too: the count says how many it only stands for.
@@ -160,7 +212,9 @@ fn is_masked(actions: &[&Action], text: &str) -> bool {
 fn deciding(place: &Place, written: &[Rule], fate: &str) -> Option<(usize, String)> {
     let fits = |action: &Action| match fate {
         "sealed" | "kept" | "would be sealed" => matches!(action, Action::Seal(_)),
-        "opened" | "masked" | "stays sealed" | "null" => matches!(action, Action::Open(_)),
+        "opened" | "masked" | "stays sealed" | "null" | "gathered" => {
+            matches!(action, Action::Open(_))
+        }
         "passes" => matches!(action, Action::Pass),
         _ => false,
     };
