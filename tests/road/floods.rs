@@ -6,6 +6,7 @@ use crate::frames::{
 };
 use crate::harness::{Agent, Raw, Setup, eventually};
 use fieldveil::audit::Outcome;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 
@@ -588,4 +589,158 @@ async fn an_idle_connection_is_told_so() {
     assert_eq!(client.outcome(1).await, Ok(b"ok".to_vec()));
     assert_eq!(client.goodbye().await, 0);
     eventually("gone", || agent.gauges.connections() == 0).await;
+}
+
+/// Answers GET, and keeps what it gets of other requests.
+async fn keeping() -> Raw {
+    Raw::new(|mut line| async move {
+        while let Some(message) = line.request().await {
+            match message.head.starts_with("GET") {
+                true => line.say(OK.as_bytes()).await,
+                false => line.say(b"HTTP/1.1 204 No Content\r\n\r\n").await,
+            }
+        }
+    })
+    .await
+}
+
+/// What a body of this kind begins with, one record of it with a value to seal, and its end.
+fn record(kind: &str) -> (&'static str, String, &'static str) {
+    let (open, before, behind, close) = match kind {
+        "application/json" => ("[0", ",", "", "]"),
+        "text/event-stream" => ("", "data:", "\n\n", ""),
+        _ => ("", "", "\n", ""),
+    };
+    let one = format!("{before}{{\"ssn\":\"078-05\"}}{behind}");
+    (open, one, close)
+}
+
+/// A byte each, and some without: nothing of a body goes up before its keys are there, and then all of it does. What is held is taken as it
+/// comes, however small; what flows waits, a thousand pieces of it.
+#[tokio::test]
+async fn thousands_of_tiny_frames_wait_for_the_keys() {
+    const WINDOW: usize = 256 << 10;
+    for (kind, held, pieces) in [
+        ("application/json", 8 << 20, 10_000),
+        ("application/json", 1_000, 1_000),
+        ("application/x-ndjson", 1_000, 1_000),
+        ("text/event-stream", 1_000, 1_000),
+    ] {
+        let what = format!("{kind} over {held}");
+        let upstream = keeping().await;
+        let mut setup = Setup::before(upstream.address).policy(crate::rewriting::POLICY);
+        setup.limits.held_body = held;
+        let agent = setup.start().await;
+        agent.keys.stalled.send_replace(true);
+        let mut client = Frames::to(agent.address).await;
+        // The agent's windows count from here on.
+        client.wait_for(SETTINGS).await.expect("settings");
+        client.say(&frame(SETTINGS, 1, 0, b"")).await;
+        let head = request("POST", "/people", &[("content-type", kind)]);
+        client.say(&frame(HEADERS, END_HEADERS, 1, &head)).await;
+        let (open, one, close) = record(kind);
+        client.say(&frame(DATA, 0, 1, open.as_bytes())).await;
+        // A document in pieces is asked for in steps of some kilobytes: enough of them to begin with.
+        let first = 40_000 / one.len();
+        for part in one.repeat(first).as_bytes().chunks(16_000) {
+            client.say(&frame(DATA, 0, 1, part)).await;
+        }
+        let is_held = held > 1_000_000;
+        if !is_held {
+            eventually("keys are asked for", || agent.keys.calls.load(SeqCst) == 1).await;
+        }
+        let tiny = one.repeat(pieces / one.len());
+        // All at once: whoever takes them must come to it.
+        let mut frames = Vec::new();
+        for (n, byte) in tiny.bytes().enumerate() {
+            frames.extend(frame(DATA, 0, 1, &[byte]));
+            if n % 200 == 0 {
+                frames.extend(frame(DATA, 0, 1, b""));
+            }
+        }
+        client.say(&frames).await;
+        if !is_held {
+            // As much as the window takes, and it is not opened further meanwhile.
+            let filling = WINDOW - 60_000 - tiny.len() - open.len();
+            for part in vec![b' '; filling].chunks(16_000) {
+                client.say(&frame(DATA, 0, 1, part)).await;
+            }
+            client.say(&frame(PING, 0, 0, b"12345678")).await;
+            let mut more = 0;
+            loop {
+                let next = client.next().await.expect("the connection goes on");
+                match (next.kind, next.stream) {
+                    (PING, _) => break,
+                    (WINDOW_UPDATE, 1) => {
+                        let bytes = next.payload.try_into().expect("four bytes");
+                        more += u32::from_be_bytes(bytes) as usize;
+                    }
+                    _ => assert_ne!(next.kind, GOAWAY, "{what}"),
+                }
+            }
+            assert!(more < WINDOW, "{what}: {more} more");
+        }
+        client
+            .say(&frame(DATA, END_STREAM, 1, close.as_bytes()))
+            .await;
+        // Others are served meanwhile, on this connection, too.
+        client.say(&get(3, "/other", &[])).await;
+        assert_eq!(client.outcome(3).await, Ok(b"ok".to_vec()), "{what}");
+        eventually("keys are asked for", || agent.keys.calls.load(SeqCst) == 1).await;
+        assert!(!upstream.text().contains("078-05"), "{what}");
+        agent.keys.stalled.send_replace(false);
+        assert_eq!(client.outcome(1).await, Ok(Vec::new()), "{what}");
+        let got = upstream.text();
+        assert!(!got.contains("078-05"), "{what}");
+        let count = first + pieces / one.len();
+        assert_eq!(got.matches("\"fv1~").count(), count, "{what}");
+        eventually("on record", || agent.records.all().len() == 2).await;
+        assert_eq!(agent.records.outcomes(), [Outcome::Answered; 2], "{what}");
+    }
+}
+
+/// More of them than are kept end the connection, and nothing else: what was asked on others is answered.
+#[tokio::test]
+async fn ten_thousand_tiny_frames_that_nobody_takes_end_the_connection() {
+    for kind in [
+        "application/json",
+        "application/x-ndjson",
+        "text/event-stream",
+    ] {
+        let upstream = keeping().await;
+        let mut setup = Setup::before(upstream.address).policy(crate::rewriting::POLICY);
+        setup.limits.held_body = 1_000;
+        let agent = setup.start().await;
+        agent.keys.stalled.send_replace(true);
+        let mut client = Frames::to(agent.address).await;
+        // The agent's windows count from here on.
+        client.wait_for(SETTINGS).await.expect("settings");
+        client.say(&frame(SETTINGS, 1, 0, b"")).await;
+        let head = request("POST", "/people", &[("content-type", kind)]);
+        client.say(&frame(HEADERS, END_HEADERS, 1, &head)).await;
+        let (open, one, _) = record(kind);
+        let begun = open.to_owned() + &one.repeat(40_000 / one.len());
+        for part in begun.as_bytes().chunks(16_000) {
+            client.say(&frame(DATA, 0, 1, part)).await;
+        }
+        eventually("keys are asked for", || agent.keys.calls.load(SeqCst) == 1).await;
+        for byte in one.repeat(10_000 / one.len()).bytes() {
+            client.say(&frame(DATA, 0, 1, &[byte])).await;
+        }
+        assert_eq!(client.goodbye().await, ENHANCE_YOUR_CALM, "{kind}");
+        eventually("nothing is left", || {
+            agent.gauges.connections() == 0 && agent.gauges.requests() == 0
+        })
+        .await;
+        assert_eq!(agent.records.outcomes(), [Outcome::Aborted], "{kind}");
+        agent.keys.stalled.send_replace(false);
+        let got = upstream.text();
+        assert!(
+            !got.contains("078-05") && !got.contains("0\r\n\r\n"),
+            "{kind}"
+        );
+        let mut client = Frames::to(agent.address).await;
+        client.say(&get(1, "/other", &[])).await;
+        assert_eq!(client.outcome(1).await, Ok(b"ok".to_vec()), "{kind}");
+    }
 }

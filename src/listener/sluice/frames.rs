@@ -32,6 +32,8 @@ const CONTINUATION: u8 = 0x9;
 const END_STREAM: u8 = 0x1;
 const PADDED: u8 = 0x8;
 const END_HEADERS: u8 = 0x4;
+/// A piece of a body that is shorter costs more to keep than it holds.
+const SMALL_BYTES: usize = 256;
 /// A padded piece that is no longer than this may be padding alone.
 const PADDING_BYTES_MAX: usize = 256;
 
@@ -52,6 +54,8 @@ pub struct Frames {
     filled: u64,
     /// Bytes that are not yet worth a unit.
     bytes: u64,
+    /// Small pieces of bodies, since they were asked for last.
+    small: usize,
 }
 
 impl Default for Frames {
@@ -65,6 +69,7 @@ impl Default for Frames {
             budget: BUDGET_MAX,
             filled: 0,
             bytes: 0,
+            small: 0,
         }
     }
 }
@@ -107,10 +112,20 @@ impl Frames {
             self.begun = true;
             self.left = length;
             self.body = kind == DATA;
+            self.small += usize::from(self.body && length < SMALL_BYTES);
             self.open = matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS == 0;
         }
         self.partial = at < input.len();
         Examined { cleared: at, flood }
+    }
+
+    /// Whether so many small pieces of bodies came since this was true last.
+    pub fn are_many(&mut self, most: usize) -> bool {
+        let many = self.small >= most;
+        if many {
+            self.small = 0;
+        }
+        many
     }
 
     /// So many bytes went to the client.
