@@ -38,12 +38,16 @@ mod pieces;
 mod refused;
 #[path = "road/rehearsed.rs"]
 mod rehearsed;
+#[path = "road/resets.rs"]
+mod resets;
 #[path = "road/rewriting.rs"]
 mod rewriting;
 #[path = "road/selectors.rs"]
 mod selectors;
 #[path = "road/signed.rs"]
 mod signed;
+#[path = "road/splits.rs"]
+mod splits;
 #[path = "road/streams.rs"]
 mod streams;
 #[path = "road/tls.rs"]

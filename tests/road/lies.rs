@@ -70,10 +70,10 @@ impl Lie {
     }
 
     fn body(self, kind: &str, names: &str) -> Vec<u8> {
-        let (mut body, close) = begun(kind, 40_000);
+        let (mut body, close) = begun(kind, 10_000);
         match self {
             Lie::Bomb => {
-                body += &nothing(kind, 6 << 20);
+                body += &nothing(kind, 3 << 20);
                 coded(names, (body + close).as_bytes())
             }
             Lie::Cut(bytes) => {
@@ -88,7 +88,7 @@ impl Lie {
 
 fn lies() -> Vec<Lie> {
     let mut lies = vec![Lie::Bomb];
-    lies.extend([1, 9, 4_000].map(Lie::Cut));
+    lies.extend([1, 9, 1_000].map(Lie::Cut));
     lies.extend([&b"\0"[..], b"\x1f", b"{\"ssn\":\"078-05-1120\"}\n"].map(Lie::Trailed));
     lies
 }
@@ -198,6 +198,12 @@ fn decodable(names: &str, body: &[u8]) -> Vec<u8> {
     out
 }
 
+/// What only opens may pass what it has decoded nothing of yet, sealed: some codings say nothing before a block is whole.
+#[track_caller]
+fn as_it_came(sent: &[u8], (came, whole): &(Vec<u8>, bool), what: &str) {
+    assert!(*whole && came == sent && sent.len() < 8 << 10, "{what}");
+}
+
 #[tokio::test]
 async fn a_request_whose_coding_lies_never_comes_to_a_clean_end() {
     for kind in KINDS {
@@ -210,6 +216,10 @@ async fn a_request_whose_coding_lies_never_comes_to_a_clean_end() {
                     let (upstream, got) = listening().await;
                     let agent = before(&upstream).await;
                     let answer = send(&agent, path, kind, names, &body).await;
+                    if path == "/inbound" && answer.status() == 204 {
+                        as_it_came(&body, &got.lock().expect("got")[0], &what);
+                        continue;
+                    }
                     assert_eq!(answer.code(), lie.code(), "{what}");
                     let connected = upstream.connections();
                     eventually("it is cut off upstream", || {
@@ -247,6 +257,10 @@ async fn an_answer_whose_coding_lies_never_comes_to_a_clean_end() {
                     let agent = before(&upstream).await;
                     let (head, came, whole) = fetch(&agent, path).await;
                     assert!(head.starts_with("HTTP/1.1 200 "), "{what}: {head}");
+                    if path == "/people" && whole {
+                        as_it_came(&body, &(came, whole), &what);
+                        continue;
+                    }
                     assert!(!whole, "{what}: a clean end");
                     let came = decodable(names, &came);
                     assert!(came.len() <= FREE + INFLATION * body.len(), "{what}");

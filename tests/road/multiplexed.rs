@@ -38,6 +38,27 @@ impl Pieces {
         }
         Pieces(frames)
     }
+
+    /// Of these sizes, in turn; with none, in one.
+    pub fn cut(body: &[u8], sizes: &[usize]) -> Pieces {
+        let frames = parts(body, sizes).map(|part| Frame::data(Bytes::copy_from_slice(part)));
+        Pieces(frames.collect())
+    }
+}
+
+/// A body in parts of these sizes, in turn; with none, in one.
+pub fn parts<'b>(body: &'b [u8], sizes: &[usize]) -> impl Iterator<Item = &'b [u8]> {
+    let mut rest = body;
+    let mut sizes = sizes.iter().copied().cycle();
+    std::iter::from_fn(move || {
+        let size = sizes
+            .next()
+            .unwrap_or(usize::MAX)
+            .clamp(1, rest.len().max(1));
+        let (part, after) = rest.split_at(size.min(rest.len()));
+        rest = after;
+        (!part.is_empty()).then_some(part)
+    })
 }
 
 impl Body for Pieces {
