@@ -301,6 +301,13 @@ pub fn unforeseen(headers: &mut HeaderMap) {
 
 /// What a request is signed with, where that covers its body: AWS Signature Version 4, HTTP Message Signatures (RFC 9421), and the drafts before those.
 pub fn signed_over_body(headers: &HeaderMap) -> Option<&'static str> {
+    let signs = |name: &HeaderName| {
+        let name = name.as_str();
+        matches!(name, "authorization" | "signature" | "signature-input")
+    };
+    if !headers.keys().any(signs) {
+        return None;
+    }
     let values = |name: HeaderName| {
         let lines = headers.get_all(name).into_iter();
         lines.map(|line| String::from_utf8_lossy(line.as_bytes()).to_ascii_lowercase())
@@ -331,16 +338,17 @@ pub fn signed_over_body(headers: &HeaderMap) -> Option<&'static str> {
         .then_some("a signature of the message")
 }
 
+/// What it says is true of one body alone.
+fn is_digest(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "content-digest" | "repr-digest" | "digest" | "content-md5" | "x-amz-content-sha256"
+    )
+}
+
 /// Leaves out the digests of a body that is another one now.
 pub fn without_digests(headers: &mut HeaderMap) {
-    let digests = [
-        CONTENT_MD5,
-        CONTENT_DIGEST,
-        REPR_DIGEST,
-        DIGEST,
-        X_AMZ_CONTENT_SHA256,
-    ];
-    remove(headers, |name| digests.contains(name));
+    remove(headers, is_digest);
 }
 
 /// Makes true, weakens or drops what a changed body has made false.
@@ -362,6 +370,9 @@ fn weaken(headers: &mut HeaderMap) {
 
 /// The digests of a changed body, in its head or in its trailers.
 pub fn digests(headers: &mut HeaderMap, body: &[u8]) {
+    if !headers.keys().any(is_digest) {
+        return;
+    }
     headers.remove(CONTENT_MD5);
     let amazon = headers.get(X_AMZ_CONTENT_SHA256);
     if amazon.is_some_and(|value| value.len() == 64) {
