@@ -3,16 +3,23 @@
 The upstream is a model that repeats what it was sent (npm's aimock): the token of the prompt comes back amid other words, a few characters an event.
 """
 
+import asyncio
 import contextlib
 import json
+import os
 import pathlib
 import re
+import ssl
+import subprocess
 import tempfile
+import threading
 import unittest
+import unittest.mock
 
 import anthropic
 import openai
 import requests
+import trustme
 
 import support
 from test_clients import NODE_MODULES, program
@@ -61,17 +68,70 @@ def agent(upstream):
             yield f"http://127.0.0.1:{port}", log
 
 
+OPTIONS = {"api_key": "none", "default_headers": HEADERS, "max_retries": 0, "timeout": 60}
+MESSAGES = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": PROMPT}]
+
+
+def chunk_text(chunk):
+    """The text in an event of OpenAI's first API, if there is one."""
+    return chunk.choices[0].delta.content if chunk.choices else None
+
+
 class OpenAI:
     """Asks as applications do; gives the texts of the answer as they come."""
 
     def __init__(self, base):
         transport = openai.DefaultHttpxClient(trust_env=False)
-        self.client = openai.OpenAI(base_url=f"{base}/v1", api_key="none", default_headers=HEADERS, max_retries=0, timeout=60, http_client=transport)
+        self.client = openai.OpenAI(base_url=f"{base}/v1", http_client=transport, **OPTIONS)
 
     def ask(self, model):
-        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": PROMPT}]
-        with self.client.chat.completions.create(model=model, messages=messages, stream=True) as stream:
-            return [chunk.choices[0].delta.content for chunk in stream if chunk.choices and chunk.choices[0].delta.content is not None]
+        with self.client.chat.completions.create(model=model, messages=MESSAGES, stream=True) as stream:
+            return [text for text in map(chunk_text, stream) if text is not None]
+
+    def close(self):
+        self.client.close()
+
+
+class Responses(OpenAI):
+    """The newer API: its events have names, and say the text once more when it is over."""
+
+    def ask(self, model):
+        with self.client.responses.create(model=model, instructions=SYSTEM, input=PROMPT, stream=True) as stream:
+            events = list(stream)
+        if events[0].type != "response.created" or events[-1].type != "response.completed":
+            raise AssertionError([event.type for event in events])
+        return [event.delta for event in events if event.type == "response.output_text.delta"]
+
+
+class AsyncOpenAI:
+    """Each question in a loop of its own."""
+
+    def __init__(self, base):
+        self.base = base
+
+    def ask(self, model):
+        return asyncio.run(self.talk(model))
+
+    async def talk(self, model):
+        transport = openai.DefaultAsyncHttpxClient(trust_env=False)
+        async with openai.AsyncOpenAI(base_url=f"{self.base}/v1", http_client=transport, **OPTIONS) as client:
+            stream = await client.chat.completions.create(model=model, messages=MESSAGES, stream=True)
+            return [text async for chunk in stream if (text := chunk_text(chunk)) is not None]
+
+    def close(self):
+        pass
+
+
+class AsyncAnthropic(AsyncOpenAI):
+    async def talk(self, model):
+        transport = anthropic.DefaultAsyncHttpxClient(trust_env=False)
+        async with anthropic.AsyncAnthropic(base_url=self.base, http_client=transport, **OPTIONS) as client:
+            messages = [{"role": "user", "content": PROMPT}]
+            async with client.messages.stream(model=model, system=SYSTEM, messages=messages, max_tokens=1000) as stream:
+                texts = [text async for text in stream.text_stream]
+                if "".join(texts) != await stream.get_final_text():
+                    raise AssertionError("the texts are not those of the message")
+                return texts
 
 
 class Anthropic:
@@ -79,7 +139,7 @@ class Anthropic:
 
     def __init__(self, base):
         transport = anthropic.DefaultHttpxClient(trust_env=False)
-        self.client = anthropic.Anthropic(base_url=base, api_key="none", default_headers=HEADERS, max_retries=0, timeout=60, http_client=transport)
+        self.client = anthropic.Anthropic(base_url=base, http_client=transport, **OPTIONS)
 
     def ask(self, model):
         messages = [{"role": "user", "content": PROMPT}]
@@ -88,6 +148,71 @@ class Anthropic:
             if "".join(texts) != stream.get_final_text():
                 raise AssertionError("the texts are not those of the message")
             return texts
+
+    def close(self):
+        self.client.close()
+
+
+FORWARD = """\
+policy: {{dir: policies}}
+listeners: [{{name: out, mode: forward, bind: "127.0.0.1:{port}", loopback_upstreams: true}}]
+ca: {{dir: ca, names: [localhost]}}
+upstreams: {{models: {{url: "https://localhost:{upstream}", tls: {{ca: public.pem}}}}}}
+"""
+PROXY_VARIABLES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file"}
+
+
+@contextlib.contextmanager
+def tls_before(port, place):
+    """TLS as `localhost` in front of a server of this machine; gives its port. Whom to trust is in public.pem."""
+    public = trustme.CA()
+    public.cert_pem.write_to_path(place / "public.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    public.issue_cert("localhost").configure_cert(context)
+    started, state = threading.Event(), {}
+
+    async def copy(source, sink):
+        with contextlib.suppress(OSError):
+            while data := await source.read(1 << 16):
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+    async def relay(near, to_near):
+        far, to_far = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(copy(near, to_far), copy(far, to_near))
+
+    async def serve():
+        server = await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context)
+        state.update(port=server.sockets[0].getsockname()[1], loop=asyncio.get_running_loop(), stop=asyncio.Event())
+        started.set()
+        await state["stop"].wait()
+        server.close()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    started.wait(60)
+    try:
+        yield state["port"]
+    finally:
+        state["loop"].call_soon_threadsafe(state["stop"].set)
+        thread.join()
+
+
+@contextlib.contextmanager
+def forward_agent(upstream, place):
+    """A forward proxy under the policy for conversations; gives its URL, and the file of roots for its clients."""
+    port = support.free_port()
+    (place / "policies").mkdir()
+    policy = (support.PROJECT / "policies/chat.yaml").read_text()
+    (place / "policies/chat.yaml").write_text(policy.replace("host: gateway.chat.example", "host: localhost"))
+    settings, bundle = place / "settings.yaml", place / "bundle.pem"
+    settings.write_text(FORWARD.format(port=port, upstream=upstream))
+    for words in (["init"], ["trust", "--bundle", str(bundle)]):
+        subprocess.run([support.BINARY, "ca", *words, "--config", str(settings)], check=True, capture_output=True)
+    command = [support.BINARY, "run", "--config", str(settings), "--data-dir", str(place / "data")]
+    with support.running(command, port):
+        yield f"http://127.0.0.1:{port}", bundle
 
 
 class LanguageModels(unittest.TestCase):
@@ -123,8 +248,8 @@ class LanguageModels(unittest.TestCase):
 
     def converse(self, library):
         through, beside = library(self.base), library(self.upstream)
-        self.addCleanup(through.client.close)
-        self.addCleanup(beside.client.close)
+        self.addCleanup(through.close)
+        self.addCleanup(beside.close)
         self.assertEqual("".join(through.ask("plain")), "Noted.")
         system, prompt = self.sealed()
         said = f"fv1, you asked “{prompt}”, and then {prompt}{system}. fv1~"
@@ -151,6 +276,58 @@ class LanguageModels(unittest.TestCase):
 
     def test_anthropic(self):
         self.converse(Anthropic)
+
+    def test_responses(self):
+        self.converse(Responses)
+
+    def test_openai_async(self):
+        self.converse(AsyncOpenAI)
+
+    def test_anthropic_async(self):
+        self.converse(AsyncAnthropic)
+
+    def test_the_whole_text_of_the_newer_api_is_opened_where_it_is_a_token(self):
+        client = Responses(self.base)
+        self.addCleanup(client.close)
+        client.ask("plain")
+        _, prompt = sorted(self.sealed(), key=len)
+        self.learn("whole", prompt, 20)
+        with client.client.responses.stream(model="whole", instructions=SYSTEM, input=PROMPT) as stream:
+            texts = [event.delta for event in stream if event.type == "response.output_text.delta"]
+            final = stream.get_final_response()
+        self.assertEqual("".join(texts), PROMPT)
+        self.assertEqual(final.output_text, PROMPT)
+
+    def test_openai_through_the_forward_proxy(self):
+        """A base URL of https, and no more than the variables that say where the proxy is and whom to trust."""
+        with contextlib.ExitStack() as stack:
+            port = stack.enter_context(mock())
+            place = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            secure = stack.enter_context(tls_before(port, place))
+            proxy, bundle = stack.enter_context(forward_agent(secure, place))
+            environment = {key: value for key, value in os.environ.items() if key.lower() not in PROXY_VARIABLES}
+            environment |= {"HTTPS_PROXY": proxy, "SSL_CERT_FILE": str(bundle)}
+            stack.enter_context(unittest.mock.patch.dict(os.environ, environment, clear=True))
+            client = stack.enter_context(openai.OpenAI(base_url=f"https://localhost:{secure}/v1", **OPTIONS))
+
+            def ask(model):
+                with client.chat.completions.create(model=model, messages=MESSAGES, stream=True) as events:
+                    return [text for text in map(chunk_text, events) if text is not None]
+
+            def journal(path, **more):
+                answer = self.session.request(url=f"http://127.0.0.1:{port}/__aimock/{path}", timeout=60, **more)
+                answer.raise_for_status()
+                return answer.json()
+
+            self.assertEqual("".join(ask("plain")), "Noted.")
+            body = json.dumps(journal("journal", method="GET")[-1]["body"], ensure_ascii=False)
+            self.assertNotIn("Fuchs", body)
+            _, prompt = TOKEN.findall(body)
+            fixture = {"match": {"model": "again"}, "response": {"content": f"You said {prompt}."}, "chunkSize": 20}
+            journal("fixtures", method="POST", json={"fixtures": [fixture]})
+            texts = ask("again")
+            self.assertEqual("".join(texts), f"You said {PROMPT}.")
+            self.assertGreater(len(texts), 5)
 
 
 if __name__ == "__main__":
