@@ -92,12 +92,25 @@ class Rings(unittest.TestCase):
         self.check("1.1", 400, "proxy-form", [1, 1])
 
     def test_connect(self):
-        """The policy is for every host, so the next one is spoken TLS with, and has none."""
+        """The settings know the next one as plain HTTP: what comes behind CONNECT is a request like others, and ends there."""
         logs = [self.agent(FIRST, SECOND, "auto"), self.agent(SECOND, FIRST, "auto")]
-        answer = self.ask("CONNECT RING HTTP/1.1\r\nHost: RING\r\nConnection: close\r\n")
-        self.assertTrue(answer.startswith(b"HTTP/1.1 502 "), answer)
-        self.assertIn(b"upstream-tls", answer)
-        self.until_requests(logs[:1], [1])
+        ring, body = f"ring.example:{self.port}", b'{"ssn": "078-05-1120"}'
+        with socket.create_connection((FIRST, self.port), 60) as stream:
+            stream.sendall(f"CONNECT {ring} HTTP/1.1\r\nHost: {ring}\r\n\r\n".encode())
+            answer = b""
+            while b"\r\n\r\n" not in answer:
+                answer += stream.recv(1)
+            self.assertTrue(answer.startswith(b"HTTP/1.1 200 "), answer)
+            head = f"POST /x HTTP/1.1\r\nHost: {ring}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            stream.sendall(head.encode() + body)
+            answer = b""
+            while piece := stream.recv(65536):
+                answer += piece
+        self.assertTrue(answer.startswith(b"HTTP/1.1 400 "), answer)
+        self.assertIn(b"proxy-form", answer)
+        self.until_requests(logs, [2, 1])
+        for log in logs:
+            self.assertNotIn("078-05-1120", log.read_text())
 
 
 if __name__ == "__main__":
