@@ -8,7 +8,7 @@ mod bell;
 mod connection;
 pub mod door;
 pub mod fields;
-mod first;
+pub mod first;
 mod forward;
 mod http1;
 mod http2;

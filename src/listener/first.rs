@@ -16,12 +16,14 @@ const TLS_MAJOR: u8 = 3;
 
 /// What the first bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum First {
+pub enum First {
     /// TLS, for the host of this name if it says one.
     Tls(Option<String>),
     /// TLS, and it cannot be told for whom.
     Unreadable,
+    /// A request of HTTP, or the beginning of a connection of HTTP/2.
     Http,
+    /// Neither.
     Other,
 }
 
@@ -43,8 +45,8 @@ pub(super) async fn look(stream: &mut Stream, begun: &mut BytesMut) -> Result<Fi
     }
 }
 
-/// What the first bytes are. `None`: that takes more of them.
-fn what(begun: &[u8]) -> Option<First> {
+/// What the first bytes are. `None`: that takes more of them. More of them never make it something else.
+pub fn what(begun: &[u8]) -> Option<First> {
     if *begun.first()? == TLS_HANDSHAKE {
         // Something else may begin with this byte, too.
         if *begun.get(1)? != TLS_MAJOR {

@@ -31,6 +31,8 @@ pub(super) enum Hello {
 
 /// Reads it from its first record on. `None`: that takes more bytes.
 pub(super) fn hello(begun: &[u8]) -> Option<Hello> {
+    // Not one more, or the verdict would depend on how much came at once.
+    let begun = &begun[..begun.len().min(BYTES_MAX)];
     match gathered(begun) {
         Ok(Some(message)) => Some(name(&message).unwrap_or(Hello::Unreadable)),
         Ok(None) if begun.len() < BYTES_MAX => None,

@@ -106,3 +106,20 @@ fn http_is_told_from_what_is_none() {
         assert_eq!(what(bytes), expected, "{text:?}");
     }
 }
+
+#[test]
+fn what_it_is_does_not_depend_on_how_much_comes_at_once() {
+    let name = named("api.example.com");
+    let padded = [&name[2..], &[0, 21][..], &length(&[0; 4_000])].concat();
+    for hello in [old([3, 1], &name), old([3, 3], &length(&padded))] {
+        for size in [1, 2, 3, 100, 1 << 14] {
+            let begun = [in_records(&hello, size), vec![b'x'; 64]].concat();
+            let first = (1..=begun.len()).find_map(|end| what(&begun[..end]));
+            if size > hello.len() {
+                assert_eq!(first, Some(First::Tls(Some("api.example.com".to_owned()))));
+            }
+            assert!(first.is_some());
+            assert_eq!(what(&begun), first, "{} in {size}", hello.len());
+        }
+    }
+}
