@@ -341,7 +341,9 @@ impl<R: Deref<Target = Rules> + Clone> Pieces<R> {
         if rules_of(tags).any(|rule| self.rules.rules[rule].then.is_some()) {
             return Err(Refusal::Window { offset: start });
         }
-        self.gone = Some((start, begins_as_token(&self.text[start - self.base..])));
+        // No further than it was scanned: how much more came already must not matter.
+        let begun = &self.text[start - self.base..self.scanned - self.base];
+        self.gone = Some((start, begins_as_token(begun)));
         Ok(self.scanned)
     }
 

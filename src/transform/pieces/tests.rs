@@ -157,6 +157,20 @@ fn cuts() -> impl Strategy<Value = Cuts> {
     })
 }
 
+#[test]
+fn what_came_behind_a_step_does_not_matter() {
+    let rules = compile(all_kinds().swap_remove(4).0);
+    let cut = |chunk| {
+        let cuts = Cuts {
+            chunk,
+            step: 7,
+            window: 1,
+        };
+        in_pieces(&rules, b"{\"number\":\"fv1~\"}", cuts)
+    };
+    assert_eq!(cut(1), cut(3));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_500))]
 
