@@ -44,6 +44,8 @@ const GOOD_FOR: Duration = Duration::from_secs(48 * 3600);
 const GOOD_SINCE: Duration = Duration::from_secs(24 * 3600);
 /// A fatal `unrecognized_name` (RFC 6066 section 3), as a record of TLS.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+/// A fatal `decode_error` (RFC 8446 section 6.2), as a record of TLS.
+pub const DECODE_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];
 
 /// Why a certificate and its key are no authority of ours. It says what is wrong, and nothing of what is in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,8 +283,18 @@ impl Authority {
     where
         T: AsyncRead + AsyncWrite + Unpin,
     {
-        let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io);
-        let mut begun = hello.await.map_err(ungreeted)?;
+        let mut hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io);
+        let mut begun = match (&mut hello).await {
+            Ok(begun) => begun,
+            Err(error) => {
+                // rustls has an alert for what it does not agree to, and seldom one for what it cannot read.
+                if let (true, Some(mut io)) = (is_unreadable(&error), hello.take_io()) {
+                    let _ = io.write_all(&DECODE_ERROR).await;
+                    let _ = io.shutdown().await;
+                }
+                return Err(ungreeted(error));
+            }
+        };
         let is_address = host.parse::<std::net::IpAddr>().is_ok();
         let refused = match begun.client_hello().server_name() {
             Some(name) if !name.trim_end_matches('.').eq_ignore_ascii_case(host) => {
@@ -320,6 +332,12 @@ impl ResolvesServerCert for Shown {
     fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.clone())
     }
+}
+
+/// What came is no message of a client's.
+fn is_unreadable(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(inner, Some(rustls::Error::InvalidMessage(_)))
 }
 
 fn ungreeted(error: io::Error) -> Ungreeted {

@@ -12,7 +12,7 @@ use super::stream::Stream;
 use super::tunnel::Tunnel;
 use super::version;
 use crate::error::Code;
-use crate::intercept::{Authority, Ungreeted};
+use crate::intercept::{Authority, DECODE_ERROR, Ungreeted};
 use crate::upstream::Target;
 use bytes::BytesMut;
 use rustix::net::sockopt;
@@ -25,8 +25,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 /// A client that says nothing for so long may be waiting for the server to speak first.
 const SILENT_FOR: Duration = Duration::from_secs(1);
-/// A fatal `decode_error` (RFC 8446 section 6.2), as a record of TLS.
-const DECODE_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];
 
 /// A transparent listener's own settings.
 #[derive(Clone, Debug)]

@@ -1224,3 +1224,140 @@ async fn redirections_are_left_alone_but_for_those_past_the_policy() {
         }
     }
 }
+
+/// A hello of this version for `localhost`, as clients of TLS 1.0 sent it: no extension but the name.
+fn old_hello(version: u8) -> Vec<u8> {
+    let mut hello = vec![22, 3, version.min(1), 0, 67, 1, 0, 0, 63, 3, version];
+    hello.extend([7; 32]);
+    hello.extend([0, 0, 4, 0xc0, 0x13, 0, 0x2f, 1, 0]);
+    hello.extend([0, 18, 0, 0, 0, 14, 0, 12, 0, 0, 9]);
+    hello.extend(b"localhost");
+    hello
+}
+
+#[tokio::test]
+async fn a_hello_that_is_too_old_too_long_or_none_gets_an_alert() {
+    let (behind, service, host) = intercepting().await;
+    let whole = old_hello(3);
+    let mut split = Vec::new();
+    for byte in &old_hello(1)[5..] {
+        split.extend([22, 3, 1, 0, 1, *byte]);
+    }
+    // The first record, full, of a message of 64 KiB.
+    let long = [&[22, 3, 1, 0x40, 0, 1, 1, 0, 0][..], &[0; 0x4000 - 4]].concat();
+    let bad = [
+        old_hello(0),
+        old_hello(1),
+        old_hello(2),
+        split,
+        long,
+        [&whole[..5], &[0xff; 67]].concat(),
+        vec![22, 3, 1, 0, 4, 2, 0, 0, 0],
+    ];
+    for (number, hello) in bad.iter().enumerate() {
+        let mut stream = behind.tunnel(&host).await;
+        let _ = stream.write_all(hello).await;
+        let mut answer = Vec::new();
+        let read = timeout(SOON, stream.read_to_end(&mut answer)).await;
+        let _ = read.expect("soon");
+        assert!(
+            matches!(answer[..], [21, _, _, _, _, 2, _, ..]),
+            "{number}: {answer:?}"
+        );
+    }
+    let passed = behind.passed(bad.len()).await;
+    assert!(
+        passed.iter().all(|passed| passed.outcome == "handshake"),
+        "{passed:?}"
+    );
+    assert!(service.bodies().is_empty());
+
+    // A good one is served, a byte at a time.
+    let config = rustls::ClientConfig::builder_with_provider(fieldveil::tls::provider())
+        .with_safe_default_protocol_versions()
+        .expect("TLS")
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut client = rustls::ClientConnection::new(Arc::new(config), name).expect("a client");
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).expect("written");
+    let mut stream = behind.tunnel(&host).await;
+    stream.set_nodelay(true).expect("nodelay");
+    for byte in hello {
+        stream.write_all(&[byte]).await.expect("sent");
+        tokio::task::yield_now().await;
+    }
+    let first = timeout(SOON, stream.read_u8()).await.expect("soon");
+    assert_eq!(first.expect("an answer"), 22);
+}
+
+/// Addresses of this machine, all of them distinct hosts.
+fn hosts(count: usize, port: u16) -> impl Iterator<Item = String> {
+    (0..count).map(move |n| format!("127.1.{}.{}:{port}", n / 250, n % 250 + 1))
+}
+
+#[tokio::test]
+async fn ten_thousand_hosts_leave_nothing_behind() {
+    let socket = TcpListener::bind("0.0.0.0:0").await.expect("a port");
+    let port = socket.local_addr().expect("bound").port();
+    let open = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = open.clone();
+    tokio::spawn(async move {
+        use std::sync::atomic::Ordering::SeqCst;
+        while let Ok((mut stream, _)) = socket.accept().await {
+            let counted = counted.clone();
+            counted.fetch_add(1, SeqCst);
+            tokio::spawn(async move {
+                let mut bytes = [0; 4096];
+                while let Ok(1..) = stream.read(&mut bytes).await {
+                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                    let _ = stream.write_all(answer).await;
+                }
+                counted.fetch_sub(1, SeqCst);
+            });
+        }
+    });
+    let behind = Ways::default().start().await;
+    let get = |host: &str, target: &str| format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    // Tunnels, each to another host.
+    for host in hosts(2_000, port) {
+        let mut line = behind.agent.line().await;
+        line.say(format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes())
+            .await;
+        let head = line.head().await.expect("an answer");
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        line.say(get(&host, "/").as_bytes()).await;
+        assert_eq!(line.answer().await.status(), 200);
+    }
+    // Requests, whose upstreams are kept for the next one: some of them.
+    let mut line = behind.agent.line().await;
+    for host in hosts(10_000, port) {
+        line.say(get(&host, &format!("http://{host}/")).as_bytes())
+            .await;
+        assert_eq!(line.answer().await.status(), 200, "{host}");
+    }
+    eventually("only what is pooled is open", || {
+        open.load(std::sync::atomic::Ordering::SeqCst) <= 256
+    })
+    .await;
+    drop(line);
+    eventually("nothing of the clients is", || {
+        behind.agent.gauges.connections() == 0 && behind.agent.gauges.requests() == 0
+    })
+    .await;
+    // Where only what is covered may pass, none is even dialled.
+    let strict = Ways {
+        covered_only: true,
+        policy: Some(policy("api.example.com")),
+        ..Ways::default()
+    };
+    let strict = strict.start().await;
+    let mut line = strict.agent.line().await;
+    for host in hosts(10_000, port) {
+        line.say(format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes())
+            .await;
+        let answer = line.answer().await;
+        assert_eq!((answer.status(), &*answer.code()), (403, "uncovered"));
+    }
+}

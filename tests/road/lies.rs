@@ -11,7 +11,7 @@ const LINES: &str = "application/x-ndjson";
 const SEQUENCE: &str = "application/json-seq";
 const EVENTS: &str = "text/event-stream";
 const KINDS: [&str; 4] = [JSON, LINES, SEQUENCE, EVENTS];
-const CODINGS: [&str; 6] = ["gzip", "deflate", "br", "zstd", "zstd, gzip", "gzip, br"];
+const CODINGS: [&str; 5] = ["gzip", "deflate", "br", "zstd", "zstd, gzip"];
 /// JSON over this goes in pieces here.
 const HELD: usize = 1_000;
 /// What a body may decode to whatever its length, and how much more each of its bytes.
@@ -88,8 +88,8 @@ impl Lie {
 
 fn lies() -> Vec<Lie> {
     let mut lies = vec![Lie::Bomb];
-    lies.extend([1, 9, 1_000].map(Lie::Cut));
-    lies.extend([&b"\0"[..], b"\x1f", b"{\"ssn\":\"078-05-1120\"}\n"].map(Lie::Trailed));
+    lies.extend([1, 1_000].map(Lie::Cut));
+    lies.extend([&b"\x1f"[..], b"{\"ssn\":\"078-05-1120\"}\n"].map(Lie::Trailed));
     lies
 }
 
