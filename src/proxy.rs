@@ -12,9 +12,10 @@ pub(crate) mod flow;
 pub(crate) mod headers;
 mod keys;
 mod letter;
+pub(crate) mod redirection;
 pub(crate) mod refusal;
 pub(crate) mod route;
-mod upgrade;
+pub(crate) mod upgrade;
 
 pub use connect::{Passage, Shown, Through};
 pub use keys::KeySource;
@@ -25,7 +26,6 @@ use crate::body::pace::{Pace, Rate};
 use crate::body::{Arriving, Body};
 use crate::error::{Code, Error};
 use crate::policy::{Peer, Policies};
-use crate::transform::Spot;
 use crate::upstream::{Upstream, Upstreams};
 use arc_swap::ArcSwap;
 use directions::{Directions, Expected};
@@ -33,6 +33,7 @@ use flow::Verdict;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
+use redirection::Reach;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -258,10 +259,8 @@ impl Proxy {
         let way =
             route::take(policies, &head, upstream.authority(), peer, record).map_err(early)?;
 
-        if let (Some(asked), Some(way)) = (&asked, &way)
-            && asked.is_hidden_from(way)
-        {
-            way.refuse(Code::UpgradeRefused.into(), record)?;
+        if let (Some(asked), Some(way)) = (&asked, &way) {
+            asked.may_pass(way, record)?;
         }
 
         // Outward: nothing goes up before the whole body is known to be what the policy wants it to be.
@@ -331,26 +330,11 @@ impl Proxy {
         }
         head.version = Version::HTTP_11;
         headers::back(&mut head.headers);
-        let (led_away, elsewhere) = match self.is_everywhere(exchange) {
-            true => headers::led_past(&head.headers, head.status, &method, |host| {
-                policies.names(host)
-            }),
-            false => (
-                headers::redirection(
-                    &mut head.headers,
-                    head.status,
-                    &method,
-                    upstream.authority(),
-                ),
-                headers::leads_elsewhere(&head.headers, head.status),
-            ),
+        let reach = match exchange.leads_to().is_some() || self.upstreams.targets().is_some() {
+            true => Reach::Any(policies),
+            false => Reach::One(upstream.authority()),
         };
-        if let Some(way) = &way
-            && (led_away && sent_some && way.route.request.seals()
-                || elsewhere && way.route.request.seals_named(Spot::Header))
-        {
-            way.refuse(Code::UpstreamRedirect.into(), record)?;
-        }
+        redirection::keep(&mut head, &method, &reach, way.as_ref(), sent_some, record)?;
         let body = match &way {
             Some(way) if !way.rules(Side::Response).is_empty() => {
                 let expected = Expected {
@@ -365,11 +349,6 @@ impl Proxy {
             _ => Body::stream(body),
         };
         Ok(Response::from_parts(head, body.with(permit)))
-    }
-
-    /// Requests for other hosts come this way, too: a redirection need not keep a client here.
-    fn is_everywhere(&self, exchange: &impl Exchange) -> bool {
-        exchange.leads_to().is_some() || self.upstreams.targets().is_some()
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Bodies at hand go through the road's own `proxy::route` and `proxy::directions`, with [keys](Keys) that come from no KMS: nothing
 //! that the road decides is decided here again, so a test of a policy says what the agent does. Left out is what needs a
-//! connection: the door's checks of the head's bytes, framing, redirections, timeouts. It reads no files: texts are handed in.
+//! connection: the door's checks of the head's bytes, framing, switches to other protocols, timeouts. It reads no files: texts are handed in.
 //!
 //! Reading order: this page, `script` (the test file), `verdict` (expected and seen), `documents`, `keys`.
 
@@ -18,6 +18,8 @@ use crate::error::{Code, Error};
 use crate::policy::{Peer, Policies};
 use crate::proxy::directions::{Directions, Expected};
 use crate::proxy::flow::Verdict;
+use crate::proxy::redirection::{self, Reach};
+use crate::proxy::upgrade;
 use crate::proxy::{Limits, headers, route};
 use crate::transform::{Message, Shape, Tally};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -167,6 +169,7 @@ fn carry(
         limits,
     } = asked;
     let directions = Directions::new(Arc::new(keys.clone()), limits);
+    let upgrade = upgrade::Asked::of(&head, body.is_empty());
     headers::arrive(&head.method, &mut head.headers, &headers::Pseudonym::new())?;
     let mut way = route::take(policies, &head, host, Peer::default(), record)?;
     if let (Some(way), Some(caller)) = (&mut way, caller)
@@ -176,6 +179,9 @@ fn carry(
         way.note_caller(record);
     }
     let way = way;
+    if let (Some(upgrade), Some(way)) = (&upgrade, &way) {
+        upgrade.may_pass(way, record)?;
+    }
     let mut sent = Came::from(body.to_vec());
     if let Some(way) = &way
         && !way.rules(Side::Request).is_empty()
@@ -190,6 +196,7 @@ fn carry(
         headers: head.headers.clone(),
         query: head.uri.query().map(str::to_owned),
     };
+    let sent_some = !sent.bytes.is_empty();
     sent.cut.map_or(Ok(()), Err)?;
     let (status, answered, body) = match answer {
         Answer::Echo => {
@@ -215,6 +222,16 @@ fn carry(
     *response.headers_mut() = answered;
     let (mut response, ()) = response.into_parts();
     passage.answer_headers.clone_from(&response.headers);
+    // As a listener with one upstream has it.
+    let reach = Reach::One(host);
+    redirection::keep(
+        &mut response,
+        &head.method,
+        &reach,
+        way.as_ref(),
+        sent_some,
+        record,
+    )?;
     let mut back = Came::from(body);
     if let Some(way) = &way
         && !way.rules(Side::Response).is_empty()

@@ -10,9 +10,9 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{
     ACCEPT_RANGES, ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH,
     CONTENT_RANGE, CONTENT_TYPE, COOKIE, ETAG, EXPECT, HOST, HeaderName, HeaderValue, IF_RANGE,
-    LOCATION, RANGE, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    RANGE, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{HeaderMap, Method, Version};
 use sha2::{Digest, Sha256, Sha512};
 use std::fmt::Write as _;
 
@@ -154,103 +154,6 @@ pub fn back(headers: &mut HeaderMap) {
         headers.remove(CONTENT_LENGTH);
     }
     remove(headers, ends_here);
-}
-
-/// Keeps the client on this road: a redirection to the upstream itself (`authority`) becomes a relative one, which leads back to the
-/// listener. True: it leads to another service, and the client will send its body along (RFC 9110 section 15.4).
-pub fn redirection(
-    headers: &mut HeaderMap,
-    status: StatusCode,
-    method: &Method,
-    authority: &str,
-) -> bool {
-    let Some(location) = headers.get(LOCATION).map(HeaderValue::as_bytes) else {
-        return false;
-    };
-    let Some((to, rest)) = elsewhere(location) else {
-        return false;
-    };
-    if same_authority(to, authority) {
-        // A path that begins with two slashes would read as another authority.
-        let relative = match rest {
-            [b'/', b'/', ..] => [b"/.", rest].concat(),
-            [b'/', ..] => rest.to_vec(),
-            _ => [b"/", rest].concat(),
-        };
-        if let Ok(relative) = HeaderValue::from_bytes(&relative) {
-            headers.insert(LOCATION, relative);
-            return false;
-        }
-    }
-    keeps_body(status, method)
-}
-
-/// Clients turn a POST into a GET at 301 and 302, but no other method.
-fn keeps_body(status: StatusCode, method: &Method) -> bool {
-    match status {
-        StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
-        StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => *method != Method::POST,
-        _ => false,
-    }
-}
-
-/// Where all hosts are reached by this road: whether a redirection takes the client's body, or its fields, to a host that no policy
-/// names. A redirection to any other stays as it is.
-pub fn led_past(
-    headers: &HeaderMap,
-    status: StatusCode,
-    method: &Method,
-    named: impl Fn(&str) -> bool,
-) -> (bool, bool) {
-    let location = headers.get(LOCATION).map(HeaderValue::as_bytes);
-    let past = location.and_then(elsewhere).is_some_and(|(to, _)| {
-        // What stands before an `@` is no part of the host.
-        let host = to.rsplit(|&byte| byte == b'@').next().unwrap_or(to);
-        std::str::from_utf8(host).map_or(true, |host| !named(host))
-    });
-    (
-        past && keeps_body(status, method),
-        past && status.is_redirection(),
-    )
-}
-
-/// The client is told of another service, with or without its body: fields of its own it may send there, too.
-pub fn leads_elsewhere(headers: &HeaderMap, status: StatusCode) -> bool {
-    let location = || headers.get(LOCATION).map(HeaderValue::as_bytes);
-    status.is_redirection() && location().is_some_and(|location| elsewhere(location).is_some())
-}
-
-/// Authority and rest of a reference that has an authority (RFC 3986 section 4.1).
-fn elsewhere(location: &[u8]) -> Option<(&[u8], &[u8])> {
-    let scheme = location
-        .iter()
-        .take_while(|b| b.is_ascii_alphanumeric() || b"+-.".contains(b))
-        .count();
-    let after = match &location[scheme..] {
-        [b':', rest @ ..] => rest,
-        // Without a scheme, or with something else before the first slash: relative.
-        _ if scheme == 0 => location,
-        _ => return None,
-    };
-    let after = after.strip_prefix(b"//")?;
-    let end = after
-        .iter()
-        .position(|b| b"/?#\\".contains(b))
-        .unwrap_or(after.len());
-    Some(after.split_at(end))
-}
-
-/// Equal but for case and a default port.
-fn same_authority(one: &[u8], other: &str) -> bool {
-    let bare = |text: &[u8]| {
-        let text = text.to_ascii_lowercase();
-        let text = text
-            .strip_suffix(b":443")
-            .or(text.strip_suffix(b":80"))
-            .unwrap_or(&text);
-        text.to_vec()
-    };
-    bare(one) == bare(other.as_bytes())
 }
 
 /// Asks the upstream for an answer that can be read: whole, and in no coding but those that can be taken off.

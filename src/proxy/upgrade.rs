@@ -7,7 +7,7 @@
 
 use super::route::Way;
 use super::{Passage, Through, headers};
-use crate::audit::{RequestId, Side};
+use crate::audit::{Record, RequestId, Side};
 use crate::error::{Code, Error};
 use http::header::{CONNECTION, HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
@@ -42,9 +42,15 @@ impl Asked {
         HeaderValue::from_str(&asked.join(", ")).ok().map(Asked)
     }
 
-    /// Whether the route's rules would have to look into what follows.
-    pub fn is_hidden_from(&self, way: &Way<'_>) -> bool {
-        way.rules(Side::Request).reads_bodies() || !way.rules(Side::Response).is_empty()
+    /// Not past a route whose rules would have to look into what follows.
+    ///
+    /// # Errors
+    /// [`Code::UpgradeRefused`].
+    pub fn may_pass(&self, way: &Way<'_>, record: &mut Record) -> Result<(), Error> {
+        match way.rules(Side::Request).reads_bodies() || !way.rules(Side::Response).is_empty() {
+            true => way.refuse(Code::UpgradeRefused.into(), record),
+            false => Ok(()),
+        }
     }
 
     /// Says so in a request that goes upstream.

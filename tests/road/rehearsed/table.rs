@@ -509,6 +509,24 @@ pub fn cases() -> Vec<Case> {
     let mut asked = get("full for the clerk", "/opens", 200, json(stored(&free)));
     asked.request = asked.request.line("x-caller", "clerk");
     cases.push(asked);
+    for (status, target, to) in [
+        (307, "/records/7", "https://elsewhere.example/records/7"),
+        (308, "/watched", "//elsewhere.example/"),
+        (302, "/records/7", "https://elsewhere.example/"),
+        (307, "/records/7", "/records/8"),
+        (307, "/opens", "https://elsewhere.example/"),
+        (303, "/heads", "https://elsewhere.example/"),
+    ] {
+        let mut case = post(&format!("{status} to {to}"), target, json(PERSON));
+        case.answer = Some((status, Said::default().line("location", to)));
+        cases.push(case);
+    }
+    for target in ["/records/7", "/watched", "/puts"] {
+        let mut asked = get(&format!("an upgrade at {target}"), target, 200, json("{}"));
+        let upgrade = asked.request.line("connection", "upgrade");
+        asked.request = upgrade.line("upgrade", "websocket");
+        cases.push(asked);
+    }
     let mut asked = get("only a head", "/records/7", 200, json(stored(&own)));
     asked.method = "HEAD";
     cases.push(asked);
