@@ -2,6 +2,7 @@
 
 mod hello;
 
+use super::door::head::is_tchar;
 use super::stream::Stream;
 use bytes::BytesMut;
 use hello::{Hello, hello};
@@ -59,35 +60,24 @@ pub fn what(begun: &[u8]) -> Option<First> {
         });
     }
     // Empty lines before a request are passed over (RFC 9112 section 2.2).
-    let blank = begun.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
-    let begun = match blank {
+    let mut ahead = begun.iter().take(METHOD_BYTES_MAX);
+    let begun = match ahead.position(|byte| !matches!(byte, b'\r' | b'\n')) {
         None if begun.len() < METHOD_BYTES_MAX => return None,
         None => return Some(First::Other),
         Some(blank) => &begun[blank..],
     };
-    let method = begun.iter().take(METHOD_BYTES_MAX);
-    let letters = method.take_while(|byte| byte.is_ascii_alphabetic()).count();
-    match begun.get(letters) {
-        None => None,
-        // Methods are in capitals, but for what a client made of `patch`. Other protocols have words, too; no target of HTTP begins as what
-        // follows them.
-        Some(b' ') if begun[..letters].iter().any(u8::is_ascii_lowercase) => {
-            match begun.get(letters + 1)? {
-                b'/' | b'*' | b'h' | b'H' => Some(First::Http),
-                _ => Some(First::Other),
-            }
-        }
-        Some(b' ') if letters > 0 => Some(First::Http),
-        Some(b'-' | b'_') if letters > 0 && begun.len() < METHOD_BYTES_MAX => {
-            let blank = begun.iter().position(|&byte| byte == b' ');
-            let line = begun.iter().position(|&byte| byte < b' ');
-            match (blank, line) {
-                (None, None) => None,
-                (Some(blank), line) if line.is_none_or(|line| blank < line) => Some(First::Http),
-                _ => Some(First::Other),
-            }
-        }
-        Some(_) => Some(First::Other),
+    let word = begun.iter().take(METHOD_BYTES_MAX);
+    let word = word.take_while(|byte| is_tchar(**byte)).count();
+    let is_usual = |byte: &u8| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_');
+    match begun.get(word)? {
+        b' ' if word > 0 && begun[..word].iter().all(is_usual) => Some(First::Http),
+        // Any token may be a method (RFC 9110 section 9.1), and is one to somebody. Other protocols have words, too; no target of HTTP
+        // begins as what follows them.
+        b' ' if word > 0 => match begun.get(word + 1)? {
+            b'/' | b'*' | b'h' | b'H' => Some(First::Http),
+            _ => Some(First::Other),
+        },
+        _ => Some(First::Other),
     }
 }
 

@@ -86,6 +86,20 @@ fn http_is_told_from_what_is_none() {
         (b"GET ", Some(First::Http)),
         (b"PRI * HTTP/2.0\r\n", Some(First::Http)),
         (b"VERSION-CONTROL /", Some(First::Http)),
+        // Also where all of it comes at once.
+        (
+            b"VERSION-CONTROL /people HTTP/1.1\r\nHost: a\r\n\r\n",
+            Some(First::Http),
+        ),
+        (b"P2 /people HTTP/1.1", Some(First::Http)),
+        (
+            b"SSH-2.0-OpenSSH_8.4p1 Debian-5+deb11u1\r\n",
+            Some(First::Other),
+        ),
+        (
+            b"\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\nGET /",
+            Some(First::Other),
+        ),
         // What no server may take, and some do.
         (b"patch ", None),
         (b"patch /people HTTP/1.1", Some(First::Http)),
