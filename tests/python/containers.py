@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import ctypes
 import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -21,6 +22,8 @@ import support
 
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", support.PROJECT / "target")).resolve()
 PLACE = TARGET / "container"
+# Sockets are made in it, so podman takes none of more than 50 characters; and it is one and the same for a storage.
+RUNROOT = pathlib.Path("/run") / f"fieldveil-{hashlib.sha256(bytes(PLACE)).hexdigest()[:16]}"
 RELEASE = platform.freedesktop_os_release()["VERSION_CODENAME"]
 # The program is linked against this machine's C library, so the image is of this machine's release.
 DEBIAN = f"docker.io/library/debian:{RELEASE}-slim"
@@ -52,11 +55,16 @@ def storage():
     # No mount is left behind in the target directory.
     overlay = ("--storage-driver", "overlay", "--storage-opt", "overlay.skip_mount_home=true")
     for driver in (overlay, ("--storage-driver", "vfs")):
-        chosen = (*driver, "--root", PLACE / driver[1], "--runroot", PLACE / f"run-{driver[1]}")
+        chosen = (*driver, "--root", PLACE / driver[1], "--runroot", RUNROOT / driver[1])
         with contextlib.suppress(RuntimeError):
             run("podman", *chosen, "info")
             break
     return chosen
+
+
+def forget():
+    """Of what ran, not of what was made."""
+    shutil.rmtree(RUNROOT, ignore_errors=True)
 
 
 def with_podman(*arguments):

@@ -21,6 +21,7 @@ PASSPHRASE = "FIELDVEIL_KEYRING_PASSPHRASE=a passphrase of some length"
 
 
 def setUpModule():
+    unittest.addModuleCleanup(containers.forget)
     why_not = containers.why_not()
     if why_not:
         # tests/run says so at its end; nothing else may be skipped.
