@@ -34,7 +34,7 @@ use std::sync::Arc;
 pub use comparison::{Change, Comparison, Direction, compare};
 pub use flags::{FLAG_CLASS, FLAG_KEY, FLAG_POLICY};
 pub use lint::lint;
-pub use matching::{HostPattern, Match, Matched, Miss, Parameters, Template};
+pub use matching::{HostPattern, Match, Matched, Miss, Parameters, Template, is_host_name};
 pub use outside::{Peer, TENANT_BYTES_MAX, TenantMissing};
 pub use spelling::PathRefused;
 pub(crate) use written::bad_name;

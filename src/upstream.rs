@@ -16,7 +16,7 @@ pub use crate::tls::Roots;
 pub use addresses::OwnAddresses;
 pub use dial::can_mark;
 pub use hosts::Upstreams;
-pub use target::Target;
+pub use target::{Target, host_name};
 pub use targets::Targets;
 
 use crate::error::{Code, Error};

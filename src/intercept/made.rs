@@ -2,6 +2,7 @@
 
 use super::BadAuthority;
 use crate::entropy;
+use crate::policy::is_host_name;
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, GeneralSubtree,
     IsCa, KeyPair, KeyUsagePurpose, NameConstraints, SerialNumber,
@@ -63,15 +64,7 @@ impl Names {
                 "a domain takes all names below it: write it without `*` and dot",
             ));
         }
-        let label_fits = |label: &str| {
-            (1..=63).contains(&label.len())
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-        };
-        if text.len() > 253 || !text.split('.').all(label_fits) {
+        if !is_host_name(text) {
             return Err(BadNames(
                 "a domain such as example.com, or an address, without port",
             ));

@@ -6,8 +6,8 @@
 mod host;
 mod template;
 
-pub use host::HostPattern;
 pub(super) use host::host_label;
+pub use host::{HostPattern, is_host_name};
 pub use template::{Parameters, Template};
 
 use super::spelling::{PathRefused, Segments, readings};

@@ -1,7 +1,8 @@
 //! The URL of an upstream: scheme, host and port, nothing else.
 
+use crate::upstream::host_name;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// `http://host:port` or `https://host:port`; no user, path, query or fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,32 +96,10 @@ impl fmt::Display for Url {
     }
 }
 
-fn host_name(host: &str) -> Option<String> {
-    if let Some(inner) = host.strip_prefix('[') {
-        let address: Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
-        return Some(address.to_string());
-    }
-    let host = host.to_ascii_lowercase();
-    let label_fits = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let fits = host.len() <= 253 && host.split('.').all(label_fits);
-    // A last label of digits makes it an address to every resolver, in whatever old notation.
-    let numeric = host
-        .rsplit('.')
-        .next()
-        .is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()) || label.starts_with("0x"));
-    (fits && (!numeric || host.parse::<Ipv4Addr>().is_ok())).then_some(host)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv6Addr;
 
     #[track_caller]
     fn check(text: &str, expected: Result<&str, &str>) {
@@ -147,6 +126,8 @@ mod tests {
             "https://API.example.com:443/",
             Ok("https://api.example.com"),
         );
+        check("https://api.example.com./", Ok("https://api.example.com"));
+        check("https://api.example.com..", Err("no host"));
         check("http://127.0.0.1:9000", Ok("http://127.0.0.1:9000"));
         check("http://[::1]:9000", Ok("http://[::1]:9000"));
         check("http://[0:0::1]", Ok("http://[::1]"));

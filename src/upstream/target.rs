@@ -1,5 +1,6 @@
 //! Where a request goes when nobody configured it: the scheme, host and port that a client named.
 
+use crate::policy::is_host_name;
 use http::uri::{Authority, Scheme};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -126,25 +127,18 @@ impl fmt::Debug for Target {
     }
 }
 
-/// In its one spelling, if it is a host.
-fn host_name(host: &str) -> Option<String> {
+/// A host in its one spelling: a name in lower case without a dot at the end, or an address, that of IPv6 without its brackets.
+///
+/// `None`: it is no host. What ends in digits is an address to every resolver, in whatever old notation, so it has to be one.
+pub fn host_name(host: &str) -> Option<String> {
     if let Some(inner) = host.strip_prefix('[') {
         let address: Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
         return Some(address.to_string());
     }
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    let label_fits = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let fits = host.len() <= 253 && host.split('.').all(label_fits);
     let last = host.rsplit('.').next().unwrap_or_default();
     let numeric = last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x");
-    (fits && (!numeric || host.parse::<Ipv4Addr>().is_ok())).then_some(host)
+    (is_host_name(&host) && (!numeric || host.parse::<Ipv4Addr>().is_ok())).then_some(host)
 }
 
 #[cfg(test)]

@@ -61,6 +61,20 @@ pub(in crate::policy) fn host_label(host: &str, number: usize) -> Option<String>
     (!label.is_empty()).then(|| label.to_owned())
 }
 
+/// Whether this can be the name of a host (RFC 1123, section 2.1, with the underscores that services have): labels of letters, digits, `-`
+/// and `_`, 1 to 63 characters each, 253 in all, without a dot at the end.
+pub fn is_host_name(text: &str) -> bool {
+    let label_fits = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(label_fits)
+}
+
 impl HostPattern {
     /// Errors: what is wrong with it, for the policy's author.
     pub fn parse(text: &str) -> Result<HostPattern, &'static str> {
@@ -108,16 +122,7 @@ impl HostPattern {
             }
             None => (name, false),
         };
-        let labels = name.strip_prefix('.').unwrap_or(&name);
-        let label_fits = |label: &str| {
-            (1..=63).contains(&label.len())
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-        };
-        if name.len() > 253 || !labels.split('.').all(label_fits) {
+        if name.len() > 253 || !is_host_name(name.strip_prefix('.').unwrap_or(&name)) {
             return Err("labels of letters, digits and `-`, 1 to 63 characters each, 253 in all");
         }
         Ok(HostPattern {
