@@ -42,10 +42,27 @@ const SHOWN_FOR: Duration = Duration::from_secs(24 * 3600);
 const GOOD_FOR: Duration = Duration::from_secs(48 * 3600);
 /// Clocks of clients that are behind ours by this much still take a leaf.
 const GOOD_SINCE: Duration = Duration::from_secs(24 * 3600);
-/// A fatal `unrecognized_name` (RFC 6066 section 3), as a record of TLS.
-const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
-/// A fatal `decode_error` (RFC 8446 section 6.2), as a record of TLS.
-pub const DECODE_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];
+/// What a client is told that is turned away before TLS is spoken with it: fatal alerts (RFC 8446 section 6.2, RFC 6066 section 3), by
+/// their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alert {
+    /// It cannot be served.
+    HandshakeFailure = 40,
+    /// What it sent cannot be read.
+    DecodeError = 50,
+    /// The host that it names is not there.
+    UnrecognizedName = 112,
+}
+
+impl Alert {
+    /// Tells a client, whether or not it is still there to read it, and ends the connection. Takes as long as the client does: the caller
+    /// bounds it.
+    pub async fn tell(self, io: &mut (impl AsyncWrite + Unpin)) {
+        // A record of TLS 1.2, as which any version is begun: type, version, length, level.
+        let _ = io.write_all(&[21, 3, 3, 0, 2, 2, self as u8]).await;
+        let _ = io.shutdown().await;
+    }
+}
 
 /// Why a certificate and its key are no authority of ours. It says what is wrong, and nothing of what is in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,13 +94,16 @@ pub enum Ungreeted {
 }
 
 impl Ungreeted {
+    /// The word of [`Ungreeted::Handshake`], also where what came is not given to rustls at all.
+    pub const HANDSHAKE: &str = "handshake";
+
     /// The stable word.
     pub fn word(&self) -> &'static str {
         match self {
             Ungreeted::NoName => "no-sni",
             Ungreeted::OtherName => "other-sni",
             Ungreeted::Untrusting => "untrusted",
-            Ungreeted::Handshake(_) => "handshake",
+            Ungreeted::Handshake(_) => Ungreeted::HANDSHAKE,
             Ungreeted::Gone => "gone",
             Ungreeted::Unvouched => "unvouched",
         }
@@ -289,8 +309,7 @@ impl Authority {
             Err(error) => {
                 // rustls has an alert for what it does not agree to, and seldom one for what it cannot read.
                 if let (true, Some(mut io)) = (is_unreadable(&error), hello.take_io()) {
-                    let _ = io.write_all(&DECODE_ERROR).await;
-                    let _ = io.shutdown().await;
+                    Alert::DecodeError.tell(&mut io).await;
                 }
                 return Err(ungreeted(error));
             }
@@ -304,14 +323,11 @@ impl Authority {
             _ => None,
         };
         if let Some(refused) = refused {
-            // Whether or not it is still there to read why.
-            let _ = begun.io.write_all(&UNRECOGNIZED_NAME).await;
-            let _ = begun.io.shutdown().await;
+            Alert::UnrecognizedName.tell(&mut begun.io).await;
             return Err(refused);
         }
         let Some(config) = self.server_at(host, http2, SystemTime::now()) else {
-            let _ = begun.io.write_all(&UNRECOGNIZED_NAME).await;
-            let _ = begun.io.shutdown().await;
+            Alert::UnrecognizedName.tell(&mut begun.io).await;
             return Err(Ungreeted::Unvouched);
         };
         begun.into_stream(config).await.map_err(ungreeted)

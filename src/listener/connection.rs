@@ -248,6 +248,20 @@ impl Service {
         });
     }
 
+    /// Whether what a client begins with, without TLS, is HTTP/2 where that is served; a client that does not say in time gets HTTP/1.1's answer.
+    pub(super) async fn shows_http2(
+        &self,
+        stream: &mut Stream,
+        begun: &mut BytesMut,
+        deadline: Instant,
+    ) -> bool {
+        self.http2
+            && matches!(
+                timeout_at(deadline, version::is_http2(stream, begun)).await,
+                Ok(Ok(true))
+            )
+    }
+
     /// TLS, and which version: the stream, what was read of it, and whether that is HTTP/2. A connection that is not
     /// worth an answer is none.
     async fn begin(&self, stream: Stream, born: Instant) -> Option<(Stream, BytesMut, bool)> {

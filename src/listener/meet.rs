@@ -6,18 +6,13 @@
 use super::connection::{Beginning, Service};
 use super::first::{First, look};
 use super::stream::Stream;
-use super::version;
 use crate::audit::RequestId;
 use crate::error::Code;
-use crate::intercept::Authority;
+use crate::intercept::{Alert, Authority};
 use crate::proxy::Shown;
 use bytes::BytesMut;
 use std::sync::Arc;
-use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
-
-/// A fatal `handshake_failure` (RFC 8446 section 6.2), as a record of TLS.
-const HANDSHAKE_FAILURE: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
 
 impl Service {
     /// Waits for what the client shows, for as long as for a head, and says what it goes on in. A connection that is not worth more is none; what
@@ -51,11 +46,7 @@ impl Service {
         let Shown { target, plain } = shown;
         match first {
             First::Http => {
-                let http2 = self.http2
-                    && matches!(
-                        timeout_at(deadline, version::is_http2(&mut stream, &mut begun)).await,
-                        Ok(Ok(true))
-                    );
+                let http2 = self.shows_http2(&mut stream, &mut begun, deadline).await;
                 let upstream = match http2 {
                     false => plain,
                     // By prior knowledge, to an upstream that is spoken to so.
@@ -94,9 +85,8 @@ impl Service {
                     }
                     refused => {
                         passed(word(refused));
-                        // Whether or not it is still there to read why.
-                        let _ = stream.write_all(&HANDSHAKE_FAILURE).await;
-                        let _ = stream.shutdown().await;
+                        let _ =
+                            timeout_at(deadline, Alert::HandshakeFailure.tell(&mut stream)).await;
                         None
                     }
                 }

@@ -10,16 +10,15 @@ use super::connection::{Beginning, Service};
 use super::first::{First, look};
 use super::stream::Stream;
 use super::tunnel::Tunnel;
-use super::version;
 use crate::error::Code;
-use crate::intercept::{Authority, DECODE_ERROR, Ungreeted};
+use crate::intercept::{Alert, Authority, Ungreeted};
 use crate::upstream::Target;
 use bytes::BytesMut;
 use rustix::net::sockopt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -126,10 +125,8 @@ impl Service {
             })??;
         match (first, far) {
             (Some(First::Unreadable), _) => {
-                // Whether or not it is still there to read why.
-                let _ = timeout_at(deadline, stream.write_all(&DECODE_ERROR)).await;
-                let _ = timeout_at(deadline, stream.shutdown()).await;
-                Err(Ungreeted::Handshake(String::new()).word())
+                let _ = timeout_at(deadline, Alert::DecodeError.tell(&mut stream)).await;
+                Err(Ungreeted::HANDSHAKE)
             }
             (Some(First::Other), _) if self.proxy.covers(&bare.authority()) => {
                 Err(Code::NotTls.word())
@@ -144,11 +141,7 @@ impl Service {
                 Ok(Led::Blind(stream.again(begun), far))
             }
             (Some(First::Http), _) => {
-                let http2 = self.http2
-                    && matches!(
-                        timeout_at(deadline, version::is_http2(&mut stream, &mut begun)).await,
-                        Ok(Ok(true))
-                    );
+                let http2 = self.shows_http2(&mut stream, &mut begun, deadline).await;
                 let client = stream.client();
                 let beginning = Beginning {
                     stream,
