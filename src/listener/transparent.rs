@@ -128,7 +128,7 @@ impl Service {
                 let _ = timeout_at(deadline, Alert::DecodeError.tell(&mut stream)).await;
                 Err(Ungreeted::HANDSHAKE)
             }
-            (Some(First::Other), _) if self.proxy.covers(&bare.authority()) => {
+            (None | Some(First::Other), _) if self.proxy.covers(&bare.authority()) => {
                 Err(Code::NotTls.word())
             }
             // On the first, the server has spoken.

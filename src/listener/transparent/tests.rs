@@ -15,6 +15,7 @@ use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::SystemTime;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -371,6 +372,38 @@ async fn what_is_neither_tls_nor_http_does_not_reach_a_covered_address() {
     // Nor does TLS without a name.
     is_alert(&between.told(&old([3, 1], &[])).await);
     assert_eq!(far.bare(), b"");
+}
+
+/// What speaks first is tunnelled, where that is allowed, but not from an address that a policy names.
+#[tokio::test]
+async fn a_server_that_speaks_first() {
+    let far = Far::new().await;
+    let greets = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = greets.local_addr().expect("bound");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = greets.accept().await {
+            let _ = stream.write_all(b"220 ready").await;
+        }
+    });
+    for (host, heard, outcome) in [
+        ("api.example.com", &b"220 ready"[..], "tunnelled"),
+        ("127.0.0.1", b"", "not-tls"),
+    ] {
+        let policy = POLICY.replace("api.example.com", host);
+        let mut between = Between::before(&far, &policy, false).await;
+        between.address = address;
+        between.transparent = Arc::new(Transparent {
+            silent: true,
+            ..(*between.transparent).clone()
+        });
+        let mut answer = Vec::new();
+        let mut stream = between.connect().await;
+        let read = timeout(SOON, stream.read_to_end(&mut answer)).await;
+        read.expect("soon").expect("an end");
+        drop(stream);
+        assert_eq!(answer, heard, "{host}");
+        assert_eq!(between.passed(1).await, [outcome]);
+    }
 }
 
 #[tokio::test]
