@@ -17,36 +17,22 @@ import threading
 import grpc
 import websockets
 
+import beside
+
 
 @contextlib.contextmanager
 def websocket_echo(address="127.0.0.1", tls=None):
     """Sends back what comes, whole messages of either kind; gives its port."""
     # A connection on which nothing was said, as where the agent had a look at the certificate, is no trouble.
     logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
-    started = threading.Event()
-    state = {}
 
     async def echo(connection):
         with contextlib.suppress(websockets.ConnectionClosedError):
             async for message in connection:
                 await connection.send(message)
 
-    async def serve():
-        options = {"max_size": None, "subprotocols": ["echo.v1"], "ssl": tls}
-        async with websockets.serve(echo, address, 0, **options) as server:
-            state["port"] = server.sockets[0].getsockname()[1]
-            state["loop"], state["stop"] = asyncio.get_running_loop(), asyncio.Event()
-            started.set()
-            await state["stop"].wait()
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    started.wait(60)
-    try:
-        yield state["port"]
-    finally:
-        state["loop"].call_soon_threadsafe(state["stop"].set)
-        thread.join()
+    with beside.running(lambda: websockets.serve(echo, address, 0, max_size=None, subprotocols=["echo.v1"], ssl=tls)) as port:
+        yield port
 
 
 def raw(data):

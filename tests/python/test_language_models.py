@@ -12,7 +12,6 @@ import re
 import ssl
 import subprocess
 import tempfile
-import threading
 import unittest
 import unittest.mock
 
@@ -21,6 +20,7 @@ import openai
 import requests
 import trustme
 
+import beside
 import support
 from test_clients import NODE_MODULES, program
 
@@ -169,7 +169,6 @@ def tls_before(port, place):
     public.cert_pem.write_to_path(place / "public.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     public.issue_cert("localhost").configure_cert(context)
-    started, state = threading.Event(), {}
 
     async def copy(source, sink):
         with contextlib.suppress(OSError):
@@ -182,21 +181,14 @@ def tls_before(port, place):
         far, to_far = await asyncio.open_connection("127.0.0.1", port)
         await asyncio.gather(copy(near, to_far), copy(far, to_near))
 
+    @contextlib.asynccontextmanager
     async def serve():
         server = await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context)
-        state.update(port=server.sockets[0].getsockname()[1], loop=asyncio.get_running_loop(), stop=asyncio.Event())
-        started.set()
-        await state["stop"].wait()
+        yield server
         server.close()
 
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    started.wait(60)
-    try:
-        yield state["port"]
-    finally:
-        state["loop"].call_soon_threadsafe(state["stop"].set)
-        thread.join()
+    with beside.running(serve) as port_of_tls:
+        yield port_of_tls
 
 
 @contextlib.contextmanager

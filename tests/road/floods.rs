@@ -615,6 +615,28 @@ fn record(kind: &str) -> (&'static str, String, &'static str) {
     (open, one, close)
 }
 
+/// An agent that waits for its keys, and a client that has begun a body of so many records there.
+async fn without_keys(upstream: &Raw, kind: &str, held: usize) -> (Agent, Frames, usize) {
+    let mut setup = Setup::before(upstream.address).policy(crate::rewriting::POLICY);
+    setup.limits.held_body = held;
+    let agent = setup.start().await;
+    agent.keys.stalled.send_replace(true);
+    let mut client = Frames::to(agent.address).await;
+    // The agent's windows count from here on.
+    client.wait_for(SETTINGS).await.expect("settings");
+    client.say(&frame(SETTINGS, 1, 0, b"")).await;
+    let head = request("POST", "/people", &[("content-type", kind)]);
+    client.say(&frame(HEADERS, END_HEADERS, 1, &head)).await;
+    let (open, one, _) = record(kind);
+    client.say(&frame(DATA, 0, 1, open.as_bytes())).await;
+    // A document in pieces is asked for in steps of some kilobytes: enough of them to begin with.
+    let records = 40_000 / one.len();
+    for part in one.repeat(records).as_bytes().chunks(16_000) {
+        client.say(&frame(DATA, 0, 1, part)).await;
+    }
+    (agent, client, records)
+}
+
 /// A byte each, and some without: nothing of a body goes up before its keys are there, and then all of it does. What is held is taken as it
 /// comes, however small; what flows waits, a thousand pieces of it.
 #[tokio::test]
@@ -628,23 +650,8 @@ async fn thousands_of_tiny_frames_wait_for_the_keys() {
     ] {
         let what = format!("{kind} over {held}");
         let upstream = keeping().await;
-        let mut setup = Setup::before(upstream.address).policy(crate::rewriting::POLICY);
-        setup.limits.held_body = held;
-        let agent = setup.start().await;
-        agent.keys.stalled.send_replace(true);
-        let mut client = Frames::to(agent.address).await;
-        // The agent's windows count from here on.
-        client.wait_for(SETTINGS).await.expect("settings");
-        client.say(&frame(SETTINGS, 1, 0, b"")).await;
-        let head = request("POST", "/people", &[("content-type", kind)]);
-        client.say(&frame(HEADERS, END_HEADERS, 1, &head)).await;
-        let (open, one, close) = record(kind);
-        client.say(&frame(DATA, 0, 1, open.as_bytes())).await;
-        // A document in pieces is asked for in steps of some kilobytes: enough of them to begin with.
-        let first = 40_000 / one.len();
-        for part in one.repeat(first).as_bytes().chunks(16_000) {
-            client.say(&frame(DATA, 0, 1, part)).await;
-        }
+        let (agent, mut client, begun) = without_keys(&upstream, kind, held).await;
+        let (_, one, close) = record(kind);
         let is_held = held > 1_000_000;
         if !is_held {
             eventually("keys are asked for", || agent.keys.calls.load(SeqCst) == 1).await;
@@ -661,7 +668,7 @@ async fn thousands_of_tiny_frames_wait_for_the_keys() {
         client.say(&frames).await;
         if !is_held {
             // As much as the window takes, and it is not opened further meanwhile.
-            let filling = WINDOW - 60_000 - tiny.len() - open.len();
+            let filling = WINDOW - 60_000 - tiny.len();
             for part in vec![b' '; filling].chunks(16_000) {
                 client.say(&frame(DATA, 0, 1, part)).await;
             }
@@ -692,7 +699,7 @@ async fn thousands_of_tiny_frames_wait_for_the_keys() {
         assert_eq!(client.outcome(1).await, Ok(Vec::new()), "{what}");
         let got = upstream.text();
         assert!(!got.contains("078-05"), "{what}");
-        let count = first + pieces / one.len();
+        let count = begun + pieces / one.len();
         assert_eq!(got.matches("\"fv1~").count(), count, "{what}");
         eventually("on record", || agent.records.all().len() == 2).await;
         assert_eq!(agent.records.outcomes(), [Outcome::Answered; 2], "{what}");
@@ -708,21 +715,8 @@ async fn ten_thousand_tiny_frames_that_nobody_takes_end_the_connection() {
         "text/event-stream",
     ] {
         let upstream = keeping().await;
-        let mut setup = Setup::before(upstream.address).policy(crate::rewriting::POLICY);
-        setup.limits.held_body = 1_000;
-        let agent = setup.start().await;
-        agent.keys.stalled.send_replace(true);
-        let mut client = Frames::to(agent.address).await;
-        // The agent's windows count from here on.
-        client.wait_for(SETTINGS).await.expect("settings");
-        client.say(&frame(SETTINGS, 1, 0, b"")).await;
-        let head = request("POST", "/people", &[("content-type", kind)]);
-        client.say(&frame(HEADERS, END_HEADERS, 1, &head)).await;
-        let (open, one, _) = record(kind);
-        let begun = open.to_owned() + &one.repeat(40_000 / one.len());
-        for part in begun.as_bytes().chunks(16_000) {
-            client.say(&frame(DATA, 0, 1, part)).await;
-        }
+        let (agent, mut client, _) = without_keys(&upstream, kind, 1_000).await;
+        let (_, one, _) = record(kind);
         eventually("keys are asked for", || agent.keys.calls.load(SeqCst) == 1).await;
         for byte in one.repeat(10_000 / one.len()).bytes() {
             client.say(&frame(DATA, 0, 1, &[byte])).await;

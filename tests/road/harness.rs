@@ -241,19 +241,12 @@ impl Line {
     }
     /// The next chunk of a body; empty at its end, `None` where it is cut off.
     pub async fn chunk(&mut self) -> Option<Vec<u8>> {
-        let size = self.line().await?;
-        let size = usize::from_str_radix(&size, 16).expect("a size");
-        while self.kept.len() < size + 2 {
-            if !self.more().await {
-                return None;
-            }
-        }
-        let chunk = self.kept.drain(..size).collect();
-        assert_eq!(self.exactly(2).await, b"\r\n");
+        let (chunk, behind) = self.chunk_and_line().await?;
+        assert_eq!(behind, "");
         Some(chunk)
     }
-    /// As [`Line::chunk`], where the agent may have ended the body with the connection, and trailers may follow.
-    pub async fn chunk_alone(&mut self) -> Option<Vec<u8>> {
+    /// The same, with the line behind the chunk: behind the last one, that is the first trailer.
+    pub async fn chunk_and_line(&mut self) -> Option<(Vec<u8>, String)> {
         let size = self.line().await?;
         let size = usize::from_str_radix(&size, 16).expect("a size");
         while self.kept.len() < size + 2 {
@@ -261,8 +254,9 @@ impl Line {
                 return None;
             }
         }
-        let chunk = self.kept.drain(..size).collect();
-        self.line().await.map(|_| chunk)
+        let chunk: Vec<u8> = self.kept.drain(..size).collect();
+        assert!(size == 0 || self.kept.starts_with(b"\r\n"));
+        Some((chunk, self.line().await?))
     }
     /// Sends a chunk of a body; an empty one ends it.
     pub async fn say_chunk(&mut self, bytes: &[u8]) {

@@ -114,19 +114,18 @@ async fn read(line: &mut Line, without: bool) -> Option<Ended> {
         whole: true,
         ..Ended::default()
     };
-    if bodiless {
-    } else if field("transfer-encoding").is_some() {
+    if !bodiless && field("transfer-encoding").is_some() {
         loop {
-            match line.chunk_alone().await {
-                Some(chunk) if chunk.is_empty() => break,
-                Some(chunk) => ended.body.extend(chunk),
+            match line.chunk_and_line().await {
+                Some((chunk, _)) if chunk.is_empty() => break,
+                Some((chunk, _)) => ended.body.extend(chunk),
                 None => {
                     ended.whole = false;
                     break;
                 }
             }
         }
-    } else if let Some(length) = field("content-length") {
+    } else if !bodiless && let Some(length) = field("content-length") {
         let length: usize = length.parse().expect("a length");
         while ended.body.len() < length {
             ended.body.extend(line.all());

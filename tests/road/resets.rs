@@ -156,36 +156,44 @@ async fn a_request_that_its_client_resets_has_no_end_upstream() {
     }
 }
 
-/// Answers the first request with the beginning of a body, and breaks it off.
+/// A connection on which the beginning of an answer was sent.
+enum Begun {
+    Http1(Line),
+    Http2(Frames),
+}
+
+/// Answers the first request with the beginning of a body.
+async fn begin(mut line: Line, kind: &str, speak: Speak) -> Begun {
+    if speak == Speak::Http2 {
+        let mut frames = Frames::over(line.stream);
+        frames.bytes(PREFACE.len()).await.expect("a preface");
+        frames.say(&frame(SETTINGS, 0, 0, b"")).await;
+        frames.wait_for(HEADERS).await.expect("a request");
+        let fields = [
+            (&b":status"[..], &b"200"[..]),
+            (b"content-type", kind.as_bytes()),
+        ];
+        let head = frame(HEADERS, END_HEADERS, 1, &block(&fields));
+        frames.say(&head).await;
+        frames.say(&data(&begun(kind))).await;
+        return Begun::Http2(frames);
+    }
+    line.head().await.expect("a request");
+    let head =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n");
+    line.say(head.as_bytes()).await;
+    line.say_chunk(&begun(kind)).await;
+    Begun::Http1(line)
+}
+
+/// Breaks its answer off, by a reset where there is a reason for one.
 async fn breaking(kind: &'static str, speak: Speak, reason: Option<u32>) -> Raw {
-    Raw::new(move |mut line: Line| async move {
-        let body = begun(kind);
-        if speak == Speak::Http2 {
-            let mut frames = Frames::over(line.stream);
-            frames.bytes(PREFACE.len()).await.expect("a preface");
-            frames.say(&frame(SETTINGS, 0, 0, b"")).await;
-            frames.wait_for(HEADERS).await.expect("a request");
-            let fields = [
-                (&b":status"[..], &b"200"[..]),
-                (b"content-type", kind.as_bytes()),
-            ];
-            frames
-                .say(&frame(HEADERS, END_HEADERS, 1, &block(&fields)))
-                .await;
-            frames.say(&data(&body)).await;
-            if let Some(reason) = reason {
-                // What comes before may be passed on first, or not.
-                frames.say(&reset(reason)).await;
-                while frames.next().await.is_some() {}
-            }
-            return;
+    Raw::new(move |line: Line| async move {
+        if let (Begun::Http2(mut frames), Some(reason)) = (begin(line, kind, speak).await, reason) {
+            // What comes before may be passed on first, or not.
+            frames.say(&reset(reason)).await;
+            while frames.next().await.is_some() {}
         }
-        line.head().await.expect("a request");
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
-        );
-        line.say(head.as_bytes()).await;
-        line.say_chunk(&body).await;
     })
     .await
 }
@@ -256,28 +264,16 @@ async fn an_answer_that_its_client_resets_ends_upstream() {
             let what = format!("{kind} {speak:?}");
             let gone = Arc::new(Mutex::new(false));
             let told = gone.clone();
-            let upstream = Raw::new(move |mut line: Line| {
+            let upstream = Raw::new(move |line: Line| {
                 let told = told.clone();
                 async move {
-                    let body = begun(kind);
-                    if speak == Speak::Http2 {
-                        let mut frames = Frames::over(line.stream);
-                        frames.bytes(PREFACE.len()).await.expect("a preface");
-                        frames.say(&frame(SETTINGS, 0, 0, b"")).await;
-                        frames.wait_for(HEADERS).await.expect("a request");
-                        let fields =
-                            [(&b":status"[..], &b"200"[..]), (b"content-type", kind.as_bytes())];
-                        frames.say(&frame(HEADERS, END_HEADERS, 1, &block(&fields))).await;
-                        frames.say(&data(&body)).await;
-                        frames.wait_for(RST_STREAM).await.expect("a reset");
-                    } else {
-                        line.head().await.expect("a request");
-                        let head = format!(
-                            "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
-                        );
-                        line.say(head.as_bytes()).await;
-                        line.say_chunk(&body).await;
-                        assert!(!line.more().await, "the connection is another's now");
+                    match begin(line, kind, speak).await {
+                        Begun::Http1(mut line) => {
+                            assert!(!line.more().await, "the connection is another's now");
+                        }
+                        Begun::Http2(mut frames) => {
+                            frames.wait_for(RST_STREAM).await.expect("a reset");
+                        }
                     }
                     *told.lock().expect("told") = true;
                 }
