@@ -9,6 +9,7 @@ mod edges;
 mod effective;
 mod keys;
 mod kms;
+mod limits;
 mod overlay;
 pub mod schema;
 mod store;
