@@ -246,15 +246,20 @@ impl AsyncWrite for Stream {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::TcpSocket;
 
     #[tokio::test]
     async fn an_upstream_that_takes_nothing_is_given_up() {
-        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        // The kernel would take a lot, and ever more, if it were let.
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(64 << 10).expect("set");
+        let any = "127.0.0.1:0".parse().expect("an address");
+        socket.bind(any).expect("a port");
+        let socket = socket.listen(1).expect("listening");
         let address = socket.local_addr().expect("bound");
         let stream = TcpStream::connect(address).await.expect("connected");
         let (mut other, _) = socket.accept().await.expect("accepted");
-        let write = Duration::from_millis(200);
+        let write = Duration::from_secs(1);
         let mut stream = Stream::new(Inner::Plain(stream), write);
         // A pause that ends in time is none.
         let body = vec![b'x'; 16 << 20];

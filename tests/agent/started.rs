@@ -25,7 +25,7 @@ fn flags_alone_are_enough_and_a_second_start_opens_what_the_first_sealed() {
         !sealed.contains("123-45") && !sealed.contains("4111"),
         "{sealed}"
     );
-    assert_eq!(sealed.matches("fv1~").count(), 2, "{sealed}");
+    assert_eq!(sealed.matches("\"fv1~").count(), 2, "{sealed}");
     let (_, err) = first.terminate();
     assert!(
         err.contains("made a new key store: back it up now"),

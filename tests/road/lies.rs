@@ -296,7 +296,7 @@ async fn members_and_frames_that_follow_each_other_are_one_body() {
             assert!(whole);
             let came = plain(names, &came);
             assert_eq!(
-                came.matches("fv1~").count(),
+                came.matches("\"fv1~").count(),
                 body.matches("078-05").count(),
                 "{what}"
             );

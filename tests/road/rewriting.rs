@@ -73,7 +73,7 @@ async fn the_upstream_sees_tokens_and_the_client_its_plaintext() {
     );
     let seen = body_of(&upstream);
     assert!(
-        !seen.contains("078-05") && seen.matches("fv1~").count() == 2,
+        !seen.contains("078-05") && seen.matches("\"fv1~").count() == 2,
         "{seen}"
     );
     assert!(

@@ -131,7 +131,7 @@ async fn each_record_goes_on_as_soon_as_it_is_whole() {
         assert_eq!(counts(&record.request), (2, 0), "{kind}");
         assert_eq!(counts(&record.response), (0, 2), "{kind}");
         let saw = upstream_saw(&upstream);
-        assert_eq!(saw.matches("fv1~").count(), 2, "{saw}");
+        assert_eq!(saw.matches("\"fv1~").count(), 2, "{saw}");
         assert!(!saw.contains(":1}") && !saw.contains("\"2\""), "{saw}");
         assert!(agent.records.cuts().is_empty());
     }
