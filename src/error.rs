@@ -362,7 +362,7 @@ impl Error {
         if let Ok(result) = HeaderValue::from_str(&format!("refused={}", row.word)) {
             headers.insert(RESULT, result);
         }
-        if row.status == 503 {
+        if matches!(row.status, 429 | 503) {
             headers.insert(RETRY_AFTER, HeaderValue::from(self.retry_seconds()));
         }
         if self.code == Code::Method {
@@ -387,7 +387,7 @@ impl Error {
     fn retry_seconds(&self) -> u64 {
         match (self.retry_after, self.code) {
             (Some(after), _) => (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1),
-            (None, Code::Busy) => 1,
+            (None, Code::Busy | Code::NewTenants) => 1,
             (None, Code::KeysDenied) => 60,
             (None, _) => 5,
         }
@@ -419,7 +419,7 @@ pub fn catalogue() -> String {
          What the agent itself answers, as a problem document (RFC 9457, `application/problem+json`) with the members\n\
          `type` (`urn:fieldveil:error:CODE`), `title`, `status`, `detail` (what to do), `code` and `request_id`. Codes are\n\
          stable. An answer that the agent made carries `Fieldveil-Result: refused=CODE`; one of the upstream's never does.\n\
-         Statuses 503 carry `Retry-After`.\n\n\
+         Statuses 429 and 503 carry `Retry-After`.\n\n\
          This page is made from the table in `src/error.rs`; a test keeps them equal.\n\n\
          | code | status | whose | what | what to do |\n|---|---|---|---|---|\n",
     );
@@ -509,7 +509,7 @@ mod tests {
             let answer = Error::from(row.code).answer(RequestId::from(1));
             assert_eq!(
                 answer.headers().contains_key(RETRY_AFTER),
-                row.status == 503,
+                matches!(row.status, 429 | 503),
                 "{}",
                 row.word
             );
