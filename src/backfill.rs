@@ -54,6 +54,7 @@ const UNOPENED: &[(&str, &str)] = &[
     ("foreign", "unopened-foreign"),
     ("denied", "unopened-denied"),
     ("not-found", "unopened-not-found"),
+    ("deleted", "unopened-deleted"),
     ("over-budget", "unopened-over-budget"),
     ("mismatch", "unopened-mismatch"),
     ("withheld", "unopened-withheld"),

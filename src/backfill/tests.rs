@@ -158,6 +158,16 @@ async fn an_input_of_several_lines_may_be_one_document() {
     assert_eq!(place.seal("\n \n").await, "\n \n");
 }
 
+/// One that never comes about here is none: without an answer of the KMS, nothing goes on.
+#[test]
+fn every_reason_of_a_key_has_a_code() {
+    use crate::dek::Unopened::*;
+    for reason in [Foreign, Denied, NotFound, Deleted, OverBudget, Mismatch] {
+        let code = Fault::unopened(reason.word()).code;
+        assert_eq!(code, format!("unopened-{}", reason.word()));
+    }
+}
+
 /// A numeric id is bound as the path of a request would tell it: as text.
 #[tokio::test]
 async fn a_bind_from_the_record_is_that_of_the_path() {
