@@ -162,6 +162,8 @@ codes! {
         "Point the upstream at the service, not at an agent."
     Busy "busy" 503 Internal "The agent has as many requests in flight as it may have"
         "Try again shortly; raise limits.in_flight if this is usual."
+    Draining "draining" 503 Internal "The agent is about to end, and opens no connection to anywhere"
+        "Connect again: to its next start, or to another agent."
 
     // Bodies that a rewriting route cannot take.
     BodyTooLarge "body-too-large" 413 Client "The body is larger than this route holds"

@@ -45,6 +45,10 @@ pub(super) async fn serve(
     let opened = Opened::default();
     let wire = Arc::new(Wire::since(connection.born));
     let answering = |mut request: Request<Incoming>| {
+        let connecting = forward.filter(|_| request.method() == Method::CONNECT);
+        let refused = forward.and_then(|forward| forward.refusal(request.headers()));
+        // Nothing would be served behind it.
+        let shut = (connecting.is_some() && wire.is_leaving()).then_some(Code::Draining);
         let exchange = Numbered {
             number: wire.serve(),
             wire: wire.clone(),
@@ -52,14 +56,13 @@ pub(super) async fn serve(
             upstream: upstream.clone(),
             address,
             opened: &opened,
-            refused: forward.and_then(|forward| forward.refusal(request.headers())),
+            refused: refused.or(shut),
         };
         let in_flight = InFlight {
             _open: Open::one(&service.gauges, |gauges| &gauges.requests),
             wire: wire.clone(),
         };
         let proxy = service.proxy.clone();
-        let connecting = forward.filter(|_| request.method() == Method::CONNECT);
         let opened = &opened;
         async move {
             if let Some(forward) = connecting {
@@ -201,7 +204,7 @@ struct Numbered<'c> {
     upstream: Option<Arc<Upstream<Body>>>,
     address: Option<SocketAddr>,
     opened: &'c Opened,
-    /// It lacks what the listener asks of its clients.
+    /// It lacks what the listener asks of its clients, or comes too late.
     refused: Option<Code>,
 }
 

@@ -281,6 +281,11 @@ impl Wire {
             .store(self.now().saturating_add(most), Relaxed);
     }
 
+    /// Whether it is about to end.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaves_at.load(Relaxed) != 0
+    }
+
     /// When a connection on which nothing is under way may let go of what it does not need until the next request.
     pub(super) fn dozes_at(&self, patience: &Patience) -> Option<Instant> {
         if !self.between.load(Relaxed) {

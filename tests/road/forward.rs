@@ -1151,6 +1151,35 @@ async fn tunnels_end_when_nothing_moves_and_when_the_agent_ends() {
     );
 }
 
+/// When the drain has begun, nothing would be served behind it: the answer says so, and the host is not connected to.
+#[tokio::test]
+async fn a_connect_that_crosses_the_drain_is_refused() {
+    let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let host = format!("localhost:{}", socket.local_addr().expect("bound").port());
+    for covered in [false, true] {
+        let behind = Ways {
+            policy: covered.then(|| policy(&host)),
+            ..Ways::default()
+        }
+        .start()
+        .await;
+        let mut line = behind.agent.line().await;
+        let connect = format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        line.say(&connect.as_bytes()[..9]).await;
+        eventually("it has begun", || behind.agent.gauges.connections() == 1).await;
+        behind.agent.drain.send_replace(true);
+        line.say(&connect.as_bytes()[9..]).await;
+        let answer = line.answer().await;
+        assert_eq!(answer.status(), 503, "{answer:?}");
+        assert!(answer.text().contains("\"draining\""), "{answer:?}");
+        assert!(line.is_over().await);
+        behind.agent.serving.await.expect("it ends");
+    }
+    timeout(Duration::from_millis(10), socket.accept())
+        .await
+        .expect_err("it was connected to");
+}
+
 #[tokio::test]
 async fn a_client_that_hangs_up_leaves_nothing_behind() {
     let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
