@@ -236,6 +236,8 @@ fn hosts_and_methods() {
             ("wild", "{host: '*.tenants.example.com.'}"),
             ("six", "{host: '[::1]'}"),
             ("long-six", "{host: '[2001:DB8:0:0::1]'}"),
+            ("four", "{host: 10.0.0.5}"),
+            ("mapped", "{host: '[::ffff:10.0.0.6]'}"),
         ],
     );
     for (method, host, expected) in [
@@ -260,6 +262,10 @@ fn hosts_and_methods() {
         ("GET", "[0:0:0:0:0:0:0:1]:80", "six"),
         ("GET", "[2001:db8::1]", "long-six"),
         ("GET", "[2001:db8::2]", "Pass"),
+        // Connected to as the address in IPv4 that is mapped.
+        ("GET", "[::ffff:10.0.0.5]:80", "four"),
+        ("GET", "[::FFFF:A00:5]", "four"),
+        ("GET", "10.0.0.6", "mapped"),
         ("GET", "xapi.example.com", "Pass"),
         ("GET", "api.example.com.evil.org", "Pass"),
         ("GET", "", "Pass"),

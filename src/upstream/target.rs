@@ -133,7 +133,8 @@ impl fmt::Debug for Target {
 pub fn host_name(host: &str) -> Option<String> {
     if let Some(inner) = host.strip_prefix('[') {
         let address: Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
-        return Some(address.to_string());
+        // What is mapped (RFC 4291 section 2.5.5.2) is connected to as IPv4, and is one host with it.
+        return Some(address.to_canonical().to_string());
     }
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     let last = host.rsplit('.').next().unwrap_or_default();
@@ -169,6 +170,8 @@ mod tests {
         check(true, "a_b.svc:8443", Some("https://a_b.svc:8443"));
         check(false, "127.0.0.1:9000", Some("http://127.0.0.1:9000"));
         check(false, "[0:0::1]:9000", Some("http://[::1]:9000"));
+        check(true, "[::ffff:10.0.0.5]:443", Some("https://10.0.0.5"));
+        check(false, "[::FFFF:a00:5]", Some("http://10.0.0.5"));
         for none in [
             "",
             ":80",

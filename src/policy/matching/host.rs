@@ -25,12 +25,11 @@ impl Host<'_> {
             _ => (text, None),
         };
         let name = name.trim_end_matches('.');
-        // One address has many spellings; a pattern has the one of RFC 5952, too.
         let six = name
             .strip_prefix('[')
             .and_then(|name| name.strip_suffix(']')?.parse::<Ipv6Addr>().ok());
         if let Some(address) = six {
-            let name = format!("[{address}]").into();
+            let name = spelled(address).into();
             return Host { name, port };
         }
         let lower = name.bytes().any(|byte| byte.is_ascii_uppercase());
@@ -59,6 +58,15 @@ pub(in crate::policy) fn host_label(host: &str, number: usize) -> Option<String>
     }
     let label = host.name.split('.').nth(number.checked_sub(1)?)?;
     (!label.is_empty()).then(|| label.to_owned())
+}
+
+/// One address has many spellings: the one of RFC 5952 in brackets, or that of the address in IPv4 that it stands for (RFC 4291
+/// section 2.5.5.2), to which connections go.
+fn spelled(address: Ipv6Addr) -> String {
+    match address.to_ipv4_mapped() {
+        Some(address) => address.to_string(),
+        None => format!("[{address}]"),
+    }
 }
 
 /// Whether this can be the name of a host (RFC 1123, section 2.1, with the underscores that services have): labels of letters, digits, `-`
@@ -108,7 +116,7 @@ impl HostPattern {
                 .ok_or("an IPv6 address ends with `]`")?;
             let address: Ipv6Addr = inner.parse().map_err(|_| "this is no IPv6 address")?;
             return Ok(HostPattern {
-                name: format!("[{address}]"),
+                name: spelled(address),
                 any_label: false,
                 port,
             });
