@@ -36,8 +36,8 @@ pub fn keep(
         return Ok(());
     };
     let past = match reach {
-        Reach::One(authority) if same_authority(to, authority) => {
-            match HeaderValue::from_bytes(&relative(rest)) {
+        Reach::One(authority) if same_authority(&to, authority) => {
+            match HeaderValue::from_bytes(&relative(&rest)) {
                 Ok(relative) => {
                     head.headers.insert(LOCATION, relative);
                     false
@@ -48,7 +48,7 @@ pub fn keep(
         Reach::One(_) => true,
         Reach::Any(policies) => {
             // What stands before an `@` is no part of the host.
-            let host = to.rsplit(|&byte| byte == b'@').next().unwrap_or(to);
+            let host = to.rsplit(|&byte| byte == b'@').next().unwrap_or(&to);
             std::str::from_utf8(host).map_or(true, |host| !policies.names(host))
         }
     };
@@ -74,34 +74,48 @@ fn keeps_body(status: StatusCode, method: &Method) -> bool {
     }
 }
 
-/// Authority and rest of a reference that has an authority (RFC 3986 section 4.1).
-fn elsewhere(location: &[u8]) -> Option<(&[u8], &[u8])> {
+/// Authority and rest of a reference that has an authority (RFC 3986 section 4.1), or has one for some clients: those that follow the
+/// URL Standard of WHATWG (section 4.4) drop tabs and blanks around it, take `\` for `/`, and any number of them behind `http:` for two.
+fn elsewhere(location: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let mut location = location.trim_ascii().to_vec();
+    location.retain(|byte| *byte != b'\t');
     let scheme = location
         .iter()
         .take_while(|b| b.is_ascii_alphanumeric() || b"+-.".contains(b))
         .count();
-    let after = match &location[scheme..] {
-        [b':', rest @ ..] => rest,
-        // Without a scheme, or with something else before the first slash: relative.
-        _ if scheme == 0 => location,
-        _ => return None,
+    let (scheme, after) = match &location[scheme..] {
+        [b':', after @ ..] => (&location[..scheme], after),
+        // With something else before the first slash, it is relative.
+        _ => (&location[..0], &location[..]),
     };
-    let after = after.strip_prefix(b"//")?;
-    let end = after
-        .iter()
-        .position(|b| b"/?#\\".contains(b))
-        .unwrap_or(after.len());
-    Some(after.split_at(end))
+    let is_web = scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https");
+    let mut slashes = leading_slashes(after);
+    if !is_web && slashes < 2 {
+        return None;
+    }
+    if !is_web && !scheme.is_empty() {
+        slashes = 2;
+    }
+    let after = &after[slashes..];
+    let end = after.iter().position(|b| b"/?#\\".contains(b));
+    let (authority, rest) = after.split_at(end.unwrap_or(after.len()));
+    Some((authority.to_vec(), rest.to_vec()))
 }
 
 /// What follows the authority, as a reference of its own.
 fn relative(rest: &[u8]) -> Vec<u8> {
-    match rest {
-        // A path that begins with two slashes would read as another authority.
-        [b'/', b'/', ..] => [b"/.", rest].concat(),
-        [b'/', ..] => rest.to_vec(),
-        _ => [b"/", rest].concat(),
+    match leading_slashes(rest) {
+        0 => [b"/", rest].concat(),
+        1 => [b"/", &rest[1..]].concat(),
+        // It would read as another authority.
+        _ => [b"/.", rest].concat(),
     }
+}
+
+/// Of either kind.
+fn leading_slashes(text: &[u8]) -> usize {
+    let slashes = text.iter().take_while(|b| matches!(b, b'/' | b'\\'));
+    slashes.count()
 }
 
 /// Equal but for case and a default port.
@@ -115,4 +129,79 @@ fn same_authority(one: &[u8], other: &str) -> bool {
         text.to_vec()
     };
     bare(one) == bare(other.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `there`: the authority that the reference leads to for some client. `left`: what it becomes where that is the service itself.
+    #[track_caller]
+    fn check(location: &str, there: Option<&str>, left: &str) {
+        let found = elsewhere(location.as_bytes());
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+        let authority = found.as_ref().map(|(authority, _)| text(authority));
+        assert_eq!(authority.as_deref(), there, "{location}");
+        let relative = found.map_or(String::new(), |(_, rest)| text(&relative(&rest)));
+        assert_eq!(relative, left, "{location}");
+    }
+
+    #[test]
+    fn references_with_an_authority() {
+        check("https://a.example/x?y#z", Some("a.example"), "/x?y#z");
+        check("HTTP://a.example", Some("a.example"), "/");
+        check("http://u@a.example:8?y", Some("u@a.example:8"), "/?y");
+        check("//a.example/x", Some("a.example"), "/x");
+        check("app://a.example/x", Some("a.example"), "/x");
+        check(
+            "http://a.example//b.example/x",
+            Some("a.example"),
+            "/.//b.example/x",
+        );
+        // As browsers and Node read them.
+        check("/\\a.example/x", Some("a.example"), "/x");
+        check("\\\\a.example/x", Some("a.example"), "/x");
+        check("///a.example/x", Some("a.example"), "/x");
+        check("/\t/a.example/x", Some("a.example"), "/x");
+        check(" //a.example/x", Some("a.example"), "/x");
+        check("ht\ttps://a.example/x", Some("a.example"), "/x");
+        check("https:/a.example/x", Some("a.example"), "/x");
+        check("https:a.example/x", Some("a.example"), "/x");
+        check("https:\\/\\a.example/x", Some("a.example"), "/x");
+        check(
+            "http://a.example\\b.example/x",
+            Some("a.example"),
+            "/b.example/x",
+        );
+        check(
+            "http://a.example\\\\b.example/x",
+            Some("a.example"),
+            "/.\\\\b.example/x",
+        );
+        check(
+            "http://a.example\\@b.example/x",
+            Some("a.example"),
+            "/@b.example/x",
+        );
+    }
+
+    #[test]
+    fn references_without() {
+        for relative in [
+            "",
+            "/",
+            "/x",
+            "x",
+            "?y",
+            "#z",
+            "x//y",
+            "./x:y",
+            "mailto:a@b.example",
+            "app:/x",
+            "/x:/y",
+            "\\x",
+        ] {
+            check(relative, None, "");
+        }
+    }
 }
