@@ -15,6 +15,11 @@ pub(super) const TLS_HANDSHAKE: u8 = 22;
 /// The first byte of a record's version, in all versions.
 const TLS_MAJOR: u8 = 3;
 
+/// The first byte of a record that is an alert.
+const TLS_ALERT: u8 = 21;
+/// Bytes of a server's by which it is told whether HTTP is spoken: a frame's head.
+pub(super) const HEARD_BYTES: usize = 9;
+
 /// What the first bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum First {
@@ -79,6 +84,22 @@ pub fn what(begun: &[u8]) -> Option<First> {
         },
         _ => Some(First::Other),
     }
+}
+
+/// Whether a server of HTTP, with TLS or without, may say this before it was asked anything: its end, an answer to a client that it does
+/// not wait for, an alert, or its part of HTTP/2's preface (RFC 9113 section 3.4). `heard`: the first [`HEARD_BYTES`], or as many as came.
+pub(super) fn may_be_http(heard: &[u8]) -> bool {
+    let is = |bytes: &[u8], at: usize| {
+        heard
+            .iter()
+            .skip(at)
+            .zip(bytes)
+            .all(|(one, other)| one == other)
+    };
+    is(b"HTTP/", 0)
+        || is(&[TLS_ALERT, TLS_MAJOR], 0)
+        // A frame of SETTINGS, which is shorter than 64 KiB, of the connection itself.
+        || (is(&[0], 0) && is(&[4, 0, 0, 0, 0, 0], 3))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use super::bell::Bell;
 use super::connection::{Beginning, Service};
-use super::first::{First, look};
+use super::first::{First, HEARD_BYTES, look, may_be_http};
 use super::stream::Stream;
 use super::tunnel::Tunnel;
 use crate::error::Code;
@@ -102,14 +102,19 @@ impl Service {
                     read = stream.read_buf(&mut begun) => read.map(|_| ()).map_err(|_| "gone")?,
                     () = sleep(SILENT_FOR) => {
                         let dialled = self.dial(&bare).await?;
-                        // Whoever speaks first shows what it is. A client that does is looked at as any other.
+                        // Whoever speaks first shows what it is. A client that does is looked at as any other; and so is one that is only slow, whose
+                        // server has closed a connection on which nothing came, or has said what one of HTTP may.
                         tokio::select! {
                             biased;
                             read = stream.read_buf(&mut begun) => read.map(|_| ()).map_err(|_| "gone")?,
                             spoken = dialled.readable() => {
                                 spoken.map_err(|_| "gone")?;
-                                far = Some(dialled);
-                                return Ok(None);
+                                let mut heard = [0; HEARD_BYTES];
+                                let count = dialled.peek(&mut heard).await.map_err(|_| "gone")?;
+                                if !may_be_http(&heard[..count]) {
+                                    far = Some(dialled);
+                                    return Ok(None);
+                                }
                             }
                         }
                     }

@@ -137,3 +137,32 @@ fn what_it_is_does_not_depend_on_how_much_comes_at_once() {
         }
     }
 }
+
+#[test]
+fn what_servers_say_first() {
+    for heard in [
+        &b""[..],
+        b"H",
+        b"HTTP/1.0",
+        &[21],
+        &[21, 3, 1, 0, 2],
+        &[0, 0],
+        &[0, 0, 0, 4, 0, 0, 0, 0, 0],
+        &[0, 0, 24, 4, 0, 0, 0],
+    ] {
+        assert!(may_be_http(heard), "{heard:?}");
+    }
+    for heard in [
+        &b"220 ready"[..],
+        b"SSH-2.0-O",
+        b"* OK IMAP",
+        b"HELLO",
+        // MySQL's greeting, and frames of HTTP/2 that do not come first.
+        &[0x4a, 0, 0, 0, 10, b'8', b'.', b'0', b'.'],
+        &[0, 0, 8, 6, 0, 0, 0, 0, 0],
+        &[0, 0, 0, 4, 1, 0, 0, 0, 0],
+        &[0, 0, 0, 4, 0, 0, 0, 0, 1],
+    ] {
+        assert!(!may_be_http(heard), "{heard:?}");
+    }
+}

@@ -374,28 +374,87 @@ async fn what_is_neither_tls_nor_http_does_not_reach_a_covered_address() {
     assert_eq!(far.bare(), b"");
 }
 
+/// Where a server is that says this first, and then listens; what it hears.
+async fn greeting(words: &'static [u8]) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
+    let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = socket.local_addr().expect("bound");
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let all = heard.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = socket.accept().await {
+            let _ = stream.write_all(words).await;
+            let _ = stream.shutdown().await;
+            let mut bytes = Vec::new();
+            let _ = stream.read_to_end(&mut bytes).await;
+            all.lock().expect("sound").extend(bytes);
+        }
+    });
+    (address, heard)
+}
+
+impl Between {
+    /// In front of another service, with those let through that speak first.
+    fn before_one_that_speaks(mut self, address: SocketAddr) -> Between {
+        let transparent = Transparent {
+            silent: true,
+            ..(*self.transparent).clone()
+        };
+        (self.address, self.transparent) = (address, Arc::new(transparent));
+        self
+    }
+}
+
+/// A client that takes its time is no client that waits for the server: what servers of HTTP say meanwhile makes no tunnel.
+#[tokio::test]
+async fn a_slow_client_of_a_covered_host_is_not_tunnelled() {
+    let far = Arc::new(Far::new().await);
+    let all: [&'static [u8]; 5] = [
+        b"",
+        b"H",
+        b"HTTP/1.1 408 Request Timeout\r\n\r\n",
+        &[
+            0, 0, 12, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 100, 0, 4, 0, 1, 0, 0,
+        ],
+        &[21, 3, 3, 0, 2, 1, 0],
+    ];
+    let slow = async |far: Arc<Far>, words| {
+        let (address, heard) = greeting(words).await;
+        let between = Between::before(&far, POLICY, false).await;
+        let between = between.before_one_that_speaks(address);
+        let mut stream = between.connect().await;
+        sleep(SILENT_FOR + Duration::from_millis(500)).await;
+        let body = r#"{"ssn":"078-05-1120"}"#;
+        let request = format!(
+            "POST /people HTTP/1.1\r\nHost: api.example.com:{}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            address.port(),
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = Vec::new();
+        let read = timeout(SOON, stream.read_to_end(&mut answer)).await;
+        read.expect("soon").expect("an end");
+        let answer = String::from_utf8_lossy(&answer);
+        // There are no keys here, so its route answers.
+        assert!(answer.contains("keys-unreachable"), "{words:?}: {answer}");
+        assert_eq!(*heard.lock().expect("sound"), b"", "{words:?}");
+    };
+    for client in all.map(|words| tokio::spawn(slow(far.clone(), words))) {
+        client.await.expect("no panic");
+    }
+}
+
 /// What speaks first is tunnelled, where that is allowed, but not from an address that a policy names.
 #[tokio::test]
 async fn a_server_that_speaks_first() {
     let far = Far::new().await;
-    let greets = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = greets.local_addr().expect("bound");
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = greets.accept().await {
-            let _ = stream.write_all(b"220 ready").await;
-        }
-    });
+    let (address, _) = greeting(b"220 ready").await;
     for (host, heard, outcome) in [
         ("api.example.com", &b"220 ready"[..], "tunnelled"),
         ("127.0.0.1", b"", "not-tls"),
     ] {
         let policy = POLICY.replace("api.example.com", host);
-        let mut between = Between::before(&far, &policy, false).await;
-        between.address = address;
-        between.transparent = Arc::new(Transparent {
-            silent: true,
-            ..(*between.transparent).clone()
-        });
+        let between = Between::before(&far, &policy, false).await;
+        let between = between.before_one_that_speaks(address);
         let mut answer = Vec::new();
         let mut stream = between.connect().await;
         let read = timeout(SOON, stream.read_to_end(&mut answer)).await;
