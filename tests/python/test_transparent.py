@@ -16,7 +16,7 @@ import grpc
 
 import echoes
 import support
-from namespaces import AGENT, PORT, THERE, Namespaces
+from namespaces import AGENT, HERE, PORT, THERE, Namespaces
 
 POLICY = """\
 apiVersion: fieldveil/v1
@@ -31,18 +31,21 @@ routes:
     request: {rules: [{at: $..ssn, seal: field}]}
     response: {rules: [{at: $..ssn, open: field}]}
 """
+LISTENERS = """\
+  - {{name: four, mode: transparent, bind: "127.0.0.1:{port}", uncovered: {uncovered}, silent: {silent}}}
+  - {{name: six, mode: transparent, bind: "[::1]:{port}", uncovered: {uncovered}, silent: {silent}}}
+"""
 SETTINGS = """\
 policy: {{dir: policies}}
 ca: {{dir: ca}}
 listeners:
-  - {{name: four, mode: transparent, bind: "127.0.0.1:{port}", uncovered: {uncovered}, silent: {silent}}}
-  - {{name: six, mode: transparent, bind: "[::1]:{port}", uncovered: {uncovered}, silent: {silent}}}
-upstreams:
+{listeners}upstreams:
   api: {{url: "https://api.example.com", tls: {{ca: public.pem}}}}
 log: {{level: debug}}
 """
+BODY = '{"ssn": "078-05-1120"}'
 
-# What stands in the other namespace: sends bodies back, keeps them, and greets first on a third port.
+# What stands in the other namespace: sends bodies back, keeps them, and greets first on a third port; datagrams come back, too.
 SERVER = """\
 import http.server, json, socket, ssl, sys, threading
 place = sys.argv[1]
@@ -81,13 +84,23 @@ def greet():
             stream.close()
 
 threading.Thread(target=greet).start()
+
+datagrams = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+datagrams.bind(("::", 443))
+
+def send_back():
+    while True:
+        datagrams.sendto(*datagrams.recvfrom(100))
+
+threading.Thread(target=send_back).start()
 plain = Server(("::", 80), Handler)
 open(place + "/ready", "w").close()
 plain.serve_forever()
 """
 
 
-# Fails where a datagram for HTTP/3 is not refused at once.
+# What becomes of a datagram for HTTP/3, over IPv4 and IPv6.
 QUIC = textwrap.dedent(f"""
     import socket
     for family, address in ((socket.AF_INET, {THERE[0]!r}), (socket.AF_INET6, {THERE[1]!r})):
@@ -96,11 +109,15 @@ QUIC = textwrap.dedent(f"""
             datagrams.connect((address, 443))
             try:
                 datagrams.send(b"hello")
-                datagrams.recv(10)
+                print("answered" if datagrams.recv(10) == b"hello" else "garbled")
             except (ConnectionRefusedError, PermissionError):
-                continue
-            raise SystemExit("UDP 443 is open")
+                print("refused")
 """)
+
+
+def written(uncovered="tunnel", silent="refuse", listeners=LISTENERS):
+    """The settings."""
+    return SETTINGS.format(listeners=listeners.format(port=PORT, uncovered=uncovered, silent=silent))
 
 
 class Transparent(unittest.TestCase):
@@ -112,9 +129,8 @@ class Transparent(unittest.TestCase):
         self.world.start([sys.executable, "-c", SERVER, str(self.place)], self.world.net)
         self.until("the server is ready", (self.place / "ready").exists)
 
-    def agent(self, uncovered="tunnel", silent="refuse"):
-        settings = SETTINGS.format(port=PORT, uncovered=uncovered, silent=silent)
-        return self.world.agent(settings, POLICY, (80, 443, 8443))
+    def agent(self, **settings):
+        return self.world.agent(written(**settings), POLICY, (80, 443, 8443))
 
     def curl(self, url, *arguments, ca="agent/ca/ca.pem", name=None):
         """curl as anyone has it, with names that lead to the other namespace; its exit code, and what came."""
@@ -128,6 +144,42 @@ class Transparent(unittest.TestCase):
         with contextlib.suppress(FileNotFoundError):
             return [json.loads(line) for line in (self.place / "got").read_text().splitlines()]
         return []
+
+    def quic(self, name=None):
+        """What becomes of datagrams that are sent from there, of either family."""
+        return self.world.inside(name or self.world.app, sys.executable, "-c", QUIC).split()
+
+    def sealed_both_ways(self, name=None):
+        """What is sent from there, with TLS and without, arrives sealed and comes back opened."""
+        for scheme in ("https", "http"):
+            for family in ("--ipv4", "--ipv6"):
+                with self.subTest(scheme=scheme, family=family, name=name):
+                    before = len(self.got())
+                    code, came = self.curl(f"{scheme}://api.example.com/records", family, "--json", BODY, name=name)
+                    self.assertEqual((code, came), (0, BODY), self.said())
+                    [got] = self.got()[before:]
+                    self.assertNotIn("078-05-1120", got["body"])
+                    self.assertIn("fv1~", got["body"])
+
+    def nothing_gets_out(self, process, name=None):
+        """Once the agent is killed: what is redirected to it is refused."""
+        before = len(self.got())
+        process.kill()
+        process.wait()
+        for url in ("https://api.example.com/", "http://api.example.com/records", "https://other.example.com/"):
+            for family in ("--ipv4", "--ipv6"):
+                code, came = self.curl(url, family, "--json", BODY, name=name)
+                self.assertEqual((code, came), (7, ""), (url, family))
+        self.assertEqual(self.quic(name), ["refused", "refused"])
+        self.assertEqual(len(self.got()), before)
+
+    def as_it_was(self, name=None):
+        """Without the rules: it is the service itself that is spoken with, and that shows what they had been for."""
+        for family in ("--ipv4", "--ipv6"):
+            code, came = self.curl("https://api.example.com/", family, "--data", "{}", ca="public.pem", name=name)
+            self.assertEqual((code, came), (0, "{}"))
+            self.assertIsNone(self.got()[-1]["via"])
+        self.assertEqual(self.quic(name), ["answered", "answered"])
 
     def test_curl_is_intercepted_and_knows_nothing(self):
         process = self.agent()
@@ -150,54 +202,51 @@ class Transparent(unittest.TestCase):
         code, came = self.curl("https://other.example.com/", "--data", "ssn=078-05-1120", ca="public.pem")
         self.assertEqual((code, came), (0, "ssn=078-05-1120"), self.said())
         self.assertIsNone(self.got()[-1]["via"])
-        self.until("it is on record", lambda: "tunnelled" in self.said())
+        self.until("it is on record", lambda: 'outcome="tunnelled"' in self.said())
 
         # QUIC is refused at once, so that clients fall back.
-        self.world.inside(self.world.app, sys.executable, "-c", QUIC)
+        self.assertEqual(self.quic(), ["refused", "refused"])
 
         # The agent's own port is for redirected connections alone.
         probe = f"import socket; s = socket.create_connection(('127.0.0.1', {PORT})); assert s.recv(1) == b''"
         self.world.inside(self.world.app, sys.executable, "-c", probe)
-        self.until("it is on record", lambda: "not-redirected" in self.said())
+        self.until("it is on record", lambda: 'outcome="not-redirected"' in self.said())
 
-        # A request for another host or port than its connection's is refused, and a certificate is not asked for in vain.
-        for host, status in (("api.example.com:8080", "421"), ("192.0.2.1", "421"), ("api.example.com", "200")):
-            code, came = self.curl(
-                "http://api.example.com/records", "--ipv4", "--header", f"Host: {host}", "--header", "Content-Type: application/json",
-                "--data", "{}", "--output", os.devnull, "--write-out", "%{http_code}",
-            )
-            self.assertEqual((code, came), (0, status), host)
-        before = len(self.got())
+        # A request for another host or port than its connection's is refused, and a certificate is not asked for in vain. Without TLS a
+        # connection has no name: its address is all that there is to compare with.
+        expected = {
+            "api.example.com": {"http": "200", "https": "200"},
+            "api.example.com:8080": {"http": "421", "https": "421"},
+            "192.0.2.1": {"http": "421", "https": "421"},
+            "other.example.com": {"http": "200", "https": "421"},
+        }
+        for host, statuses in expected.items():
+            for scheme, status in statuses.items():
+                for version in ("--http1.1", "--http2"):
+                    before = len(self.got())
+                    code, came = self.curl(
+                        f"{scheme}://api.example.com/records", "--ipv4", version, "--header", f"Host: {host}",
+                        "--header", "Content-Type: application/json", "--data", "{}", "--write-out", " %{http_code}",
+                    )
+                    body, found = came.rsplit(" ", 1)
+                    self.assertEqual((code, found), (0, status), (host, scheme, version))
+                    if status == "421":
+                        self.assertEqual(json.loads(body)["code"], "misdirected")
+                    self.assertEqual([got["host"] for got in self.got()[before:]], [host] if status == "200" else [])
 
-        # Killed, the agent lets nothing out: what is redirected to it is refused.
-        process.kill()
-        process.wait()
-        for url in ("https://api.example.com/", "http://api.example.com/", "https://other.example.com/"):
-            for family in ("--ipv4", "--ipv6"):
-                code, came = self.curl(url, family, "--data", "ssn=078-05-1120")
-                self.assertEqual((code, came), (7, ""), url)
-        self.assertEqual(len(self.got()), before)
-
-        # Without the rules, the application is as it was.
+        self.nothing_gets_out(process)
         self.world.redirect("down")
         self.world.redirect("down")
-        code, came = self.curl("https://api.example.com/", "--data", "{}", ca="public.pem")
-        self.assertEqual((code, came), (0, "{}"))
+        self.as_it_was()
         self.assertEqual(self.world.inside(self.world.app, "nft", "list", "ruleset"), "")
 
     def test_agent_and_application_are_one_user(self):
         """What bears the mark is the agent's, whoever it runs as: root here, as curl."""
-        settings = SETTINGS.format(port=PORT, uncovered="tunnel", silent="refuse") + "redirect: {mark: 64206}\n"
-        self.world.agent(settings, POLICY, (80, 443), exempt=("--mark", "64206"), user=0)
-        body = '{"ssn": "078-05-1120"}'
-        for scheme in ("https", "http"):
-            for family in ("--ipv4", "--ipv6"):
-                code, came = self.curl(f"{scheme}://api.example.com/records", family, "--json", body)
-                self.assertEqual((code, came), (0, body), self.said())
-                self.assertIn("fv1~", self.got()[-1]["body"])
+        self.world.agent(written() + "redirect: {mark: 64206}\n", POLICY, (80, 443), exempt=("--mark", "64206"), user=0)
+        self.sealed_both_ways()
         code, came = self.curl("https://other.example.com/", "--data", "x", ca="public.pem")
         self.assertEqual((code, came), (0, "x"), self.said())
-        self.until("it is on record", lambda: "tunnelled" in self.said())
+        self.until("it is on record", lambda: 'outcome="tunnelled"' in self.said())
 
     def test_rules_of_iptables(self):
         """The lines that the documentation has, and no others."""
@@ -205,28 +254,19 @@ class Transparent(unittest.TestCase):
         block = text[text.index("### By iptables") :].split("```")[1]
         lines = [line for line in block.splitlines() if line.startswith(("iptables ", "ip6tables "))]
         self.assertEqual(len(lines), 4)
-        settings = SETTINGS.format(port=PORT, uncovered="tunnel", silent="refuse")
-        process = self.world.agent(settings, POLICY, (), exempt=())
+        lines = [line.replace(" 990 ", f" {AGENT} ") for line in lines]
+        process = self.world.agent(written(), POLICY, (), exempt=())
         for line in lines:
-            self.world.inside(self.world.app, *line.replace(" 990 ", f" {AGENT} ").split())
-        body = '{"ssn": "078-05-1120"}'
-        for scheme in ("https", "http"):
-            for family in ("--ipv4", "--ipv6"):
-                code, came = self.curl(f"{scheme}://api.example.com/records", family, "--json", body)
-                self.assertEqual((code, came), (0, body), self.said())
-                self.assertIn("fv1~", self.got()[-1]["body"])
-        self.world.inside(self.world.app, sys.executable, "-c", QUIC)
-        before = len(self.got())
-        process.kill()
-        process.wait()
-        for family in ("--ipv4", "--ipv6"):
-            code, came = self.curl("http://api.example.com/records", family, "--json", body)
-            self.assertEqual((code, came), (7, ""))
-        self.assertEqual(len(self.got()), before)
+            self.world.inside(self.world.app, *line.split())
+        self.sealed_both_ways()
+        self.assertEqual(self.quic(), ["refused", "refused"])
+        self.nothing_gets_out(process)
+        for line in lines:
+            self.world.inside(self.world.app, *line.replace(" -A ", " -D ").split())
+        self.as_it_was()
 
     def test_a_mark_takes_a_right_that_is_asked_for_at_the_start(self):
-        settings = SETTINGS.format(port=PORT, uncovered="tunnel", silent="refuse") + "redirect: {mark: 64206}\n"
-        as_agent, home = self.world.prepare(settings, POLICY)
+        as_agent, home = self.world.prepare(written() + "redirect: {mark: 64206}\n", POLICY)
         command = [*as_agent, home / "fieldveil", "run", "--config", home / "settings.yaml", "--data-dir", home / "data"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         self.assertNotEqual(done.returncode, 0)
@@ -240,32 +280,21 @@ class Transparent(unittest.TestCase):
         gate, guests = ("203.0.113.1", "2001:db8:2::1"), ("203.0.113.2", "2001:db8:2::2")
         self.world.join(self.world.app, "gate", gate, guest, "out", guests)
         self.world.inside(self.world.app, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
-        for four, six in (gate,):
-            self.world.inside(guest, "ip", "route", "add", "default", "via", four)
-            self.world.inside(guest, "ip", "-6", "route", "add", "default", "via", six)
-        settings = SETTINGS.format(port=PORT, uncovered="tunnel", silent="refuse")
-        one = '  - {{name: all, mode: transparent, bind: "[::]:{port}"}}\n'.format(port=PORT)
-        kept = [line for line in settings.splitlines(keepends=True) if "mode: transparent" not in line]
-        at = kept.index("listeners:\n") + 1
-        settings = "".join([*kept[:at], one, *kept[at:]])
+        # There and back: without the rules, everything would arrive.
+        for family, network, ours, theirs in (("-4", "203.0.113.0/24", gate[0], HERE[0]), ("-6", "2001:db8:2::/64", gate[1], HERE[1])):
+            self.world.inside(guest, "ip", family, "route", "add", "default", "via", ours)
+            self.world.inside(self.world.net, "ip", family, "route", "add", network, "via", theirs)
+        settings = written(listeners='  - {{name: all, mode: transparent, bind: "[::]:{port}"}}\n')
         exempt = ("--uid", str(AGENT), "--interface", "gate")
         process = self.world.agent(settings, POLICY, (80, 443), exempt=exempt, listeners=1)
-        body = '{"ssn": "078-05-1120"}'
-        for scheme in ("https", "http"):
-            for family in ("--ipv4", "--ipv6"):
-                with self.subTest(scheme=scheme, family=family):
-                    url = f"{scheme}://api.example.com/records"
-                    for name in (guest, self.world.app):
-                        code, came = self.curl(url, family, "--json", body, name=name)
-                        self.assertEqual((code, came), (0, body), self.said())
-                        self.assertIn("fv1~", self.got()[-1]["body"])
-        self.world.inside(guest, sys.executable, "-c", QUIC)
-        before = len(self.got())
-        process.kill()
-        process.wait()
-        code, came = self.curl("http://api.example.com/records", "--ipv4", "--json", body, name=guest)
-        self.assertEqual((code, came), (7, ""))
-        self.assertEqual(len(self.got()), before)
+        for name in (guest, self.world.app):
+            self.sealed_both_ways(name)
+            self.assertEqual(self.quic(name), ["refused", "refused"])
+        self.nothing_gets_out(process, guest)
+        self.nothing_gets_out(process)
+        self.world.redirect("down")
+        self.as_it_was(guest)
+        self.as_it_was()
 
     def test_what_no_policy_names_is_refused(self):
         self.agent(uncovered="refuse")
@@ -273,11 +302,12 @@ class Transparent(unittest.TestCase):
         self.assertNotEqual(code, 0)
         code, came = self.curl("http://other.example.com/", "--data", "{}")
         self.assertEqual((code, json.loads(came)["code"]), (0, "uncovered"))
-        body = '{"ssn": "078-05-1120"}'
-        code, came = self.curl("https://api.example.com/", "--json", body)
-        self.assertEqual((code, came), (0, body))
-        self.assertEqual(len(self.got()), 1)
-        self.assertIn("uncovered", self.said())
+        code, came = self.curl("https://api.example.com/", "--json", BODY)
+        self.assertEqual((code, came), (0, BODY))
+        [got] = self.got()
+        self.assertIn("fv1~", got["body"])
+        # The connection with TLS, and the request without.
+        self.until("it is on record", lambda: self.said().count('outcome="uncovered"') == 2)
 
     def greeted(self, first):
         probe = textwrap.dedent(f"""
@@ -303,8 +333,7 @@ class Transparent(unittest.TestCase):
     def test_a_server_that_speaks_first_is_refused_by_default(self):
         self.agent()
         self.assertEqual(self.greeted(b"EHLO"), repr(b""))
-        self.until("it is on record", lambda: "silent" in self.said())
-
+        self.until("it is on record", lambda: 'outcome="silent"' in self.said())
 
 
 CALLS = """\
