@@ -134,8 +134,8 @@ pub struct Entry {
     pub policy: Option<Arc<str>>,
     /// `None`: no route took it.
     pub route: Option<Arc<str>>,
-    /// As the client sent it: any token of RFC 9110, so no label for a metric.
-    pub method: Method,
+    /// As the client sent it: any token of RFC 9110, so no label for a metric. `None`: its head is none.
+    pub method: Option<Method>,
     /// No route took it, though a policy names its host.
     pub unmatched: bool,
     /// Of the answer; `None` when there was none.
@@ -247,7 +247,7 @@ const ABORTED: &str = "aborted";
 impl Record {
     /// Opens a record, whose clock starts now. `listener`: its name in the settings. The entry goes to `sink` once,
     /// when the record is committed or dropped.
-    pub fn open(listener: Arc<str>, method: Method, sink: Arc<dyn Observe>) -> Record {
+    pub fn open(listener: Arc<str>, method: Option<Method>, sink: Arc<dyn Observe>) -> Record {
         let entry = Entry {
             id: RequestId::next(),
             listener,
@@ -451,40 +451,44 @@ impl Record {
         self.0.entry.route.as_ref()?;
         let (request, response) = (&self.0.entry.request, &self.0.entry.response);
         let both = |of: fn(&Tally) -> u32| u64::from(of(request)) + u64::from(of(response));
-        let mut text = String::with_capacity(48);
-        let _ = write!(
-            text,
-            "sealed={}, opened={}",
-            both(|tally| sum(&tally.sealed)),
-            both(|tally| sum(&tally.opened))
-        );
-        let others: [(&str, u64); 7] = [
-            ("masked", both(|tally| sum(&tally.masked))),
-            ("kept", both(|tally| sum(&tally.kept))),
-            ("strays", both(|tally| tally.strays)),
-            ("unclaimed", both(|tally| tally.unclaimed)),
-            ("plaintext", both(|tally| tally.plaintext)),
-            ("near-misses", both(|tally| tally.near_misses)),
-            ("nulled", both(|tally| tally.nulled)),
+        // Of a side that streams, nothing is known yet: no count is nought.
+        let whole = self.0.slips.is_empty();
+        let counts: [(&str, u64, bool); 9] = [
+            ("sealed", both(|tally| sum(&tally.sealed)), whole),
+            ("opened", both(|tally| sum(&tally.opened)), whole),
+            ("masked", both(|tally| sum(&tally.masked)), false),
+            ("kept", both(|tally| sum(&tally.kept)), false),
+            ("strays", both(|tally| tally.strays), false),
+            ("unclaimed", both(|tally| tally.unclaimed), false),
+            ("plaintext", both(|tally| tally.plaintext), false),
+            ("near-misses", both(|tally| tally.near_misses), false),
+            ("nulled", both(|tally| tally.nulled), false),
         ];
-        for (name, count) in others.into_iter().filter(|(_, count)| *count > 0) {
-            let _ = write!(text, ", {name}={count}");
+        let mut text = String::with_capacity(48);
+        let next = |text: &mut String| text.push_str(if text.is_empty() { "" } else { ", " });
+        for (name, count, always) in counts {
+            if always || count > 0 {
+                next(&mut text);
+                let _ = write!(text, "{name}={count}");
+            }
         }
         let left = both(|tally| tally.left.iter().map(|(_, count)| count).sum());
         if left > 0 {
-            let _ = write!(text, ", left={left}");
+            next(&mut text);
+            let _ = write!(text, "left={left}");
             for (why, count) in request.left.iter().chain(&response.left) {
                 let _ = write!(text, ";{why}={count}");
             }
         }
         if let Some(why) = self.0.entry.unread {
-            let _ = write!(text, ", unread={why}");
+            next(&mut text);
+            let _ = write!(text, "unread={why}");
         }
-        // What is done with these is not known yet.
         for (side, _) in &self.0.slips {
+            next(&mut text);
             text.push_str(match side {
-                Side::Request => ", request=streamed",
-                Side::Response => ", response=streamed",
+                Side::Request => "request=streamed",
+                Side::Response => "response=streamed",
             });
         }
         if self.0.entry.observing {
@@ -550,7 +554,7 @@ mod tests {
     }
 
     fn record(sink: &Arc<Kept>) -> Record {
-        Record::open("out".into(), Method::POST, sink.clone())
+        Record::open("out".into(), Some(Method::POST), sink.clone())
     }
 
     #[test]
@@ -592,6 +596,26 @@ mod tests {
         check(
             |record| record.route(&"r".into(), false),
             Some("sealed=0, opened=0"),
+        );
+        check(
+            |record| {
+                record.route(&"r".into(), true);
+                record.flows(Side::Request);
+                let opened = Tally {
+                    opened: vec![(class("ssn"), 2)],
+                    ..Tally::default()
+                };
+                record.tally(Side::Response, opened);
+            },
+            Some("opened=2, request=streamed, observe"),
+        );
+        check(
+            |record| {
+                record.route(&"r".into(), false);
+                record.flows(Side::Request);
+                record.flows(Side::Response);
+            },
+            Some("request=streamed, response=streamed"),
         );
         check(
             |record| {

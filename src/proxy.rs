@@ -90,8 +90,10 @@ impl Default for Limits {
 
 /// What the edge knows about a request's bytes.
 pub trait Exchange {
-    /// Why its head is refused: what came of it is then only a stand-in.
+    /// Why its head is refused.
     fn refusal(&self) -> Option<Code>;
+    /// Whether what came of its head is only a stand-in: nothing in it is the client's.
+    fn stands_in(&self) -> bool;
     /// What broke its body, if the client's own bytes did, or their absence.
     fn broken(&self) -> Option<Code>;
     /// How long the next piece of its body may take, where the edge does not watch for that itself.
@@ -178,7 +180,7 @@ impl Proxy {
         let policies = &in_force.policies;
         let mut record = Record::open(
             self.listener.clone(),
-            request.method().clone(),
+            (!exchange.stands_in()).then(|| request.method().clone()),
             in_force.sink.clone(),
         );
         record.policy(policies.version());

@@ -132,7 +132,7 @@ pub struct Asked<'a> {
 pub fn pass(asked: Asked<'_>, keys: &Keys) -> Passage {
     let notes = Arc::new(Notes::default());
     let method = asked.head.method.clone();
-    let mut record = Record::open("rehearsal".into(), method, notes.clone());
+    let mut record = Record::open("rehearsal".into(), Some(method), notes.clone());
     let mut passage = Passage::default();
     match carry(asked, keys, &mut record, &mut passage) {
         Ok(()) => record.answered(200, None),

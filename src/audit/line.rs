@@ -2,6 +2,7 @@
 
 use super::{Entry, Outcome};
 use crate::transform::Tally;
+use http::Method;
 use std::fmt;
 
 /// One line per access. The text of the counts is made only if somebody reads it.
@@ -13,7 +14,7 @@ pub(super) fn log(entry: &Entry, note: &str) {
         policy = entry.policy.as_deref(),
         route = entry.route.as_deref(),
         unmatched = entry.unmatched.then_some(true),
-        method = entry.method.as_str(),
+        method = entry.method.as_ref().map(Method::as_str),
         caller = entry.caller.word(),
         status = entry.status,
         outcome = entry.outcome.word(),

@@ -212,6 +212,9 @@ impl Exchange for Numbered<'_> {
     fn refusal(&self) -> Option<Code> {
         self.wire.refusal(self.number).or(self.refused)
     }
+    fn stands_in(&self) -> bool {
+        self.wire.refusal(self.number).is_some()
+    }
     fn broken(&self) -> Option<Code> {
         let early = self.wire.is_early().then_some(Code::EarlyData);
         self.wire.broken(self.number).or(early)

@@ -256,6 +256,9 @@ impl Exchange for Checked {
     fn refusal(&self) -> Option<Code> {
         self.refusal
     }
+    fn stands_in(&self) -> bool {
+        false
+    }
     /// A stream's end shows in its body.
     fn broken(&self) -> Option<Code> {
         None

@@ -52,7 +52,7 @@ async fn everything() -> Metrics {
     let route = &policies.routes().next().unwrap().name;
     let ssn = &policies.iter().next().unwrap().classes[0];
     let record = |observing| {
-        let mut record = Record::open(listener.clone(), Method::POST, accesses.clone());
+        let mut record = Record::open(listener.clone(), Some(Method::POST), accesses.clone());
         record.route(route, observing);
         record
     };
@@ -85,7 +85,7 @@ async fn everything() -> Metrics {
     observing.tally(Side::Response, tally);
     observing.would_refuse(why);
     observing.answered(200, None);
-    let mut unmatched = Record::open(listener.clone(), Method::GET, accesses.clone());
+    let mut unmatched = Record::open(listener.clone(), Some(Method::GET), accesses.clone());
     unmatched.unmatched();
     drop(unmatched);
     accesses.passed(&Passed {
@@ -197,7 +197,7 @@ fn names_count_not_addresses() {
     let metrics = Metrics::new();
     let accesses = Arc::new(metrics.accesses(&"out".into(), &policies()));
     let other = policies();
-    let mut record = Record::open("out".into(), Method::POST, accesses);
+    let mut record = Record::open("out".into(), Some(Method::POST), accesses);
     record.route(&other.routes().next().unwrap().name, false);
     let class: Arc<Class> = Arc::clone(&other.iter().next().unwrap().classes[0]);
     record.tally(
@@ -367,7 +367,8 @@ fn threads_count_without_loss() {
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..1_000 {
-                    let mut record = Record::open("out".into(), Method::GET, accesses.clone());
+                    let mut record =
+                        Record::open("out".into(), Some(Method::GET), accesses.clone());
                     record.route(route, false);
                     record.answered(200, None);
                 }

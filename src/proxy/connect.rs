@@ -57,7 +57,7 @@ impl Proxy {
         let in_force = self.in_force.load_full();
         let mut record = Record::open(
             self.listener.clone(),
-            request.method().clone(),
+            Some(request.method().clone()),
             in_force.sink.clone(),
         );
         record.policy(in_force.policies.version());

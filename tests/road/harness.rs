@@ -11,6 +11,7 @@ use fieldveil::policy::{HostPattern, Policies, Policy};
 use fieldveil::proxy::{KeySource, Limits, Proxy};
 use fieldveil::transform::Tally;
 use fieldveil::upstream::{self, OwnAddresses, Targets, Upstream, Upstreams};
+use http::Method;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -357,6 +358,7 @@ pub struct Records(
 #[derive(Clone)]
 pub struct Kept {
     pub outcome: Outcome,
+    pub method: Option<Method>,
     pub route: Option<Arc<str>>,
     pub observed: Option<&'static str>,
     pub unread: Option<&'static str>,
@@ -372,6 +374,7 @@ impl Observe for Records {
     fn observe(&self, entry: &Entry) {
         self.0.lock().expect("records").push(Kept {
             outcome: entry.outcome,
+            method: entry.method.clone(),
             route: entry.route.clone(),
             observed: entry.observed,
             unread: entry.unread,

@@ -203,7 +203,7 @@ async fn what_was_done_is_on_record_when_it_is_over() {
     let answer = answer.expect("a whole answer");
     assert_eq!(
         answer.header("fieldveil-result"),
-        Some("sealed=1, opened=0, request=streamed, response=streamed")
+        Some("sealed=1, request=streamed, response=streamed")
     );
     assert_eq!(answer.header("content-length"), None);
     eventually("its record", || !agent.records.all().is_empty()).await;

@@ -57,6 +57,9 @@ async fn every_bad_head_is_answered_closed_and_kept_from_the_upstream() {
         );
         assert!(line.is_over().await, "{name}");
     }
+    // A method that was not understood is not said to be one.
+    let records = agent.records.all();
+    assert!(!records.is_empty() && records.iter().all(|kept| kept.method.is_none()));
     assert_eq!(upstream.connections(), 0);
     assert_eq!(agent.records.outcomes().len(), heads::refused().len());
     assert_eq!(agent.gauges.requests(), 0);
