@@ -177,8 +177,8 @@ impl Keys {
     /// # Errors
     /// The settings contradict themselves, ask for something that is not built, or there is no runtime.
     pub fn new(settings: Settings) -> Result<Keys, SettingsError> {
-        let runtime = Handle::try_current()
-            .map_err(|_| SettingsError("the key room wants a tokio runtime".into()))?;
+        let runtime =
+            Handle::try_current().map_err(|_| SettingsError("keys want a tokio runtime".into()))?;
         let keys = check_keys(&settings)?;
         let tick = keys.values().map(|key| key.terms.lease / 40).min();
         let tick = tick

@@ -60,6 +60,6 @@ fn why(failure: Failure) -> &'static str {
         Failure::Kms(kms::Failure::NotFound) => "the KMS does not know the key",
         Failure::Store(_) => "the store does not answer",
         Failure::Kms(kms::Failure::Malformed) => "the KMS's answer makes no sense",
-        _ => "the key room has no data key",
+        _ => "there is no data key",
     }
 }

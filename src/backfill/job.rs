@@ -265,7 +265,7 @@ fn caller(rules: &[Rule], route: &Route, given: &Given) -> Result<Option<Arc<str
 fn no_tenant(route: &Route) -> Unfit {
     unfit(
         format!("the policy `{}` declares no tenant", route.policy),
-        "leave the tenant out; what is sealed with one would not open on the road",
+        "leave the tenant out; what is sealed with one would not open in traffic",
     )
 }
 
