@@ -26,20 +26,41 @@ use tokio::time::timeout;
 /// Long enough on a busy machine, short enough to fail.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// An upstream: what it got, byte for byte, and how many connections.
+/// An upstream: what it got, byte for byte, and how many connections. When it goes, the test fails if one of its scripts did.
 #[derive(Clone)]
 pub struct Raw {
     pub address: SocketAddr,
     pub connections: Arc<AtomicUsize>,
     pub got: Arc<Mutex<Vec<u8>>>,
-    _task: Arc<Abort>,
+    _serving: Arc<Serving>,
 }
 
-pub struct Abort(JoinHandle<()>);
+struct Serving {
+    task: JoinHandle<()>,
+    failed: Arc<AtomicBool>,
+}
 
-impl Drop for Abort {
+impl Drop for Serving {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
+        // What runs still is not looked at, nor anything of a test that fails already.
+        let failed = self.failed.load(SeqCst) && !std::thread::panicking();
+        assert!(!failed, "an upstream's script failed, above");
+    }
+}
+
+/// Lives as long as a script does, and goes with it.
+struct Watch {
+    failed: Arc<AtomicBool>,
+    in_vain: Arc<AtomicBool>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // A connection that nobody needs any more is waited on until its time is over: that is no failure.
+        if std::thread::panicking() && !self.in_vain.load(SeqCst) {
+            self.failed.store(true, SeqCst);
+        }
     }
 }
 
@@ -57,22 +78,34 @@ impl Raw {
             Arc::new(Mutex::new(Vec::new())),
         );
         let (count, bytes) = (connections.clone(), got.clone());
+        let failed = Arc::new(AtomicBool::new(false));
+        let tells = failed.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = socket.accept().await {
                 count.fetch_add(1, SeqCst);
                 let _ = stream.set_nodelay(true);
-                tokio::spawn(script(Line {
+                let line = Line {
                     stream,
                     got: bytes.clone(),
                     kept: Vec::new(),
-                }));
+                    in_vain: Arc::default(),
+                };
+                let watch = Watch {
+                    failed: tells.clone(),
+                    in_vain: line.in_vain.clone(),
+                };
+                let script = script(line);
+                tokio::spawn(async move {
+                    let _watch = watch;
+                    script.await;
+                });
             }
         });
         Raw {
             address,
             connections,
             got,
-            _task: Arc::new(Abort(task)),
+            _serving: Arc::new(Serving { task, failed }),
         }
     }
 
@@ -156,6 +189,8 @@ pub struct Line {
     pub stream: TcpStream,
     got: Arc<Mutex<Vec<u8>>>,
     kept: Vec<u8>,
+    /// Waited for bytes longer than it should.
+    in_vain: Arc<AtomicBool>,
 }
 
 impl Line {
@@ -166,6 +201,7 @@ impl Line {
             stream,
             got: Arc::default(),
             kept: Vec::new(),
+            in_vain: Arc::default(),
         }
     }
     pub async fn say(&mut self, bytes: &[u8]) {
@@ -175,10 +211,9 @@ impl Line {
     /// More bytes; false at the end.
     pub async fn more(&mut self) -> bool {
         let mut bytes = [0; 16384];
-        match timeout(SOON, self.stream.read(&mut bytes))
-            .await
-            .expect("bytes or an end, soon")
-        {
+        let read = timeout(SOON, self.stream.read(&mut bytes)).await;
+        self.in_vain.store(read.is_err(), SeqCst);
+        match read.expect("bytes or an end, soon") {
             Ok(count @ 1..) => {
                 self.kept.extend_from_slice(&bytes[..count]);
                 self.got

@@ -6,6 +6,7 @@ use crate::rewriting::POLICY;
 use fieldveil::audit::Outcome;
 use fieldveil::transform::Tally;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex};
 
 const LINES: &str = "application/x-ndjson";
 const EVENTS: &str = "text/event-stream";
@@ -139,9 +140,15 @@ async fn each_record_goes_on_as_soon_as_it_is_whole() {
 
 #[tokio::test]
 async fn a_bad_line_after_a_thousand_good_ones_ends_the_request_visibly() {
-    let upstream = Raw::new(|mut line| async move {
-        let head = line.head().await.expect("a request");
-        assert!(line.body(head, false).await.is_none(), "no clean end");
+    let whole = Arc::new(Mutex::new(Vec::new()));
+    let told = whole.clone();
+    let upstream = Raw::new(move |mut line| {
+        let told = told.clone();
+        async move {
+            let head = line.head().await.expect("a request");
+            let came = line.body(head, false).await;
+            told.lock().expect("told").push(came.is_some());
+        }
     })
     .await;
     for (bad, code) in [
@@ -150,6 +157,7 @@ async fn a_bad_line_after_a_thousand_good_ones_ends_the_request_visibly() {
         ("{\"ssn\":1} {}\n", "not-json"),
     ] {
         upstream.got.lock().expect("got").clear();
+        whole.lock().expect("whole").clear();
         let agent = before(&upstream).await;
         let mut client = agent.line().await;
         client.say(head("/people", LINES, "").as_bytes()).await;
@@ -161,7 +169,12 @@ async fn a_bad_line_after_a_thousand_good_ones_ends_the_request_visibly() {
         let answer = client.answer().await;
         assert_eq!(answer.code(), code);
         assert!(client.is_over().await);
+        eventually("it ends upstream, and not cleanly", || {
+            *whole.lock().expect("whole") == [false]
+        })
+        .await;
         let saw = upstream.text();
+        assert!(saw.contains("\"fv1~"), "nothing of it went on");
         assert!(!saw.contains("078-05") && !saw.contains("987-65"));
         let records = agent.records.all();
         assert!(
