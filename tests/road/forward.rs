@@ -16,6 +16,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -1330,13 +1331,14 @@ fn hosts(count: usize, port: u16) -> impl Iterator<Item = String> {
 async fn ten_thousand_hosts_leave_nothing_behind() {
     let socket = TcpListener::bind("0.0.0.0:0").await.expect("a port");
     let port = socket.local_addr().expect("bound").port();
-    let open = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let counted = open.clone();
+    let open = Arc::new(AtomicUsize::new(0));
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let (counted, all) = (open.clone(), accepted.clone());
     tokio::spawn(async move {
-        use std::sync::atomic::Ordering::SeqCst;
         while let Ok((mut stream, _)) = socket.accept().await {
             let counted = counted.clone();
             counted.fetch_add(1, SeqCst);
+            all.fetch_add(1, SeqCst);
             tokio::spawn(async move {
                 let mut bytes = [0; 4096];
                 while let Ok(1..) = stream.read(&mut bytes).await {
@@ -1366,10 +1368,7 @@ async fn ten_thousand_hosts_leave_nothing_behind() {
             .await;
         assert_eq!(line.answer().await.status(), 200, "{host}");
     }
-    eventually("only what is pooled is open", || {
-        open.load(std::sync::atomic::Ordering::SeqCst) <= 256
-    })
-    .await;
+    eventually("only what is pooled is open", || open.load(SeqCst) <= 256).await;
     drop(line);
     eventually("nothing of the clients is", || {
         behind.agent.gauges.connections() == 0 && behind.agent.gauges.requests() == 0
@@ -1382,6 +1381,8 @@ async fn ten_thousand_hosts_leave_nothing_behind() {
         ..Ways::default()
     };
     let strict = strict.start().await;
+    let before = accepted.load(SeqCst);
+    assert!(before >= 12_000, "{before}");
     let mut line = strict.agent.line().await;
     for host in hosts(10_000, port) {
         line.say(format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes())
@@ -1389,4 +1390,8 @@ async fn ten_thousand_hosts_leave_nothing_behind() {
         let answer = line.answer().await;
         assert_eq!((answer.status(), &*answer.code()), (403, "uncovered"));
     }
+    // Who was dialled last comes last: a connection of our own is accepted behind all others.
+    drop(TcpStream::connect(("127.0.0.1", port)).await);
+    eventually("ours is accepted", || accepted.load(SeqCst) > before).await;
+    assert_eq!(accepted.load(SeqCst), before + 1, "some were dialled");
 }
