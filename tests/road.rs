@@ -34,6 +34,8 @@ mod logs;
 mod multiplexed;
 #[path = "road/pieces.rs"]
 mod pieces;
+#[path = "road/records.rs"]
+mod records;
 #[path = "road/refused.rs"]
 mod refused;
 #[path = "road/rehearsed.rs"]

@@ -2,6 +2,7 @@
 
 use crate::coded::{coded, plain};
 use crate::harness::{Agent, Line, Message, Raw, Setup, eventually};
+use crate::records::around;
 use crate::rewriting::POLICY;
 use fieldveil::audit::Outcome;
 use std::sync::{Arc, Mutex};
@@ -26,22 +27,17 @@ async fn before(upstream: &Raw) -> Agent {
 
 /// The beginning of a body with values to seal, of about this many bytes, and what it may end with.
 fn begun(kind: &str, bytes: usize) -> (String, &'static str) {
-    let (open, before, behind, close) = match kind {
-        JSON => ("[0", ",\n", "", "]"),
-        LINES => ("", "", "\n", ""),
-        SEQUENCE => ("", "\u{1e}", "\n", ""),
-        _ => ("", "data: ", "\n\n", ""),
-    };
-    let mut body = open.to_owned();
+    let around = around(kind);
+    let mut body = around.open.to_owned();
     for number in 0.. {
         if body.len() >= bytes {
             break;
         }
         // Numbers that do not press well, so that this is no bomb.
         let noise = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(number + 1);
-        body += &format!("{before}{{\"n\":{noise},\"ssn\":\"078-05-{number}\"}}{behind}");
+        body += &around.record(&format!("{{\"n\":{noise},\"ssn\":\"078-05-{number}\"}}"));
     }
-    (body, close)
+    (body, around.close)
 }
 
 /// What goes on without end, and says nothing.

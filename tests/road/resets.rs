@@ -6,6 +6,7 @@ use crate::frames::{
     WINDOW_UPDATE, block, frame, request,
 };
 use crate::harness::{Agent, Line, Raw, Setup, eventually};
+use crate::records::around;
 use crate::rewriting::POLICY;
 use fieldveil::audit::Outcome;
 use fieldveil::upstream::Speak;
@@ -23,21 +24,10 @@ const KINDS: [&str; 4] = [
 
 /// What is cut: records with values to seal, and half of one.
 fn begun(kind: &str) -> Vec<u8> {
-    let one = |n: u32| {
-        let document = format!("{{\"n\":{n},\"ssn\":\"078-05-{n}\"}}");
-        match kind {
-            "application/json" => format!("{document},"),
-            "application/json-seq" => format!("\u{1e}{document}\n"),
-            "text/event-stream" => format!("data: {document}\n\n"),
-            _ => format!("{document}\n"),
-        }
-    };
-    let open = match kind {
-        "application/json" => "[",
-        _ => "",
-    };
+    let around = around(kind);
+    let one = |n: u32| around.record(&format!("{{\"n\":{n},\"ssn\":\"078-05-{n}\"}}"));
     // Large enough that a document is in pieces, of which some went on.
-    let mut body = open.to_owned() + &(0..1_200).map(one).collect::<String>();
+    let mut body = around.open.to_owned() + &(0..1_200).map(one).collect::<String>();
     body.truncate(body.len() - 9);
     body.into_bytes()
 }
