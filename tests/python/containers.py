@@ -76,7 +76,7 @@ def podman(*arguments):
 
 
 def buildah(*arguments):
-    return run("buildah", *storage(), *arguments)
+    return run("buildah", *storage(), *arguments, **support.PROXIES)
 
 
 def has(image):
@@ -103,7 +103,7 @@ def debian():
             "force-unsafe-io", "path-exclude=/usr/share/doc/*", "path-include=/usr/share/doc/*/copyright",
             "path-exclude=/usr/share/man/*", "path-exclude=/usr/share/locale/*",
         )
-        run("mmdebstrap", "--variant=minbase", *(f"--dpkgopt={option}" for option in options), RELEASE, archive)
+        run("mmdebstrap", "--variant=minbase", *(f"--dpkgopt={option}" for option in options), RELEASE, archive, **support.PROXIES)
         podman("import", archive, DEBIAN)
 
 

@@ -15,6 +15,8 @@ import time
 
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ["FIELDVEIL_BIN"]
+# What this machine has for the way to other machines. What the tests say stays here, and through which proxies, they say.
+PROXIES = {name: os.environ.pop(name) for name in list(os.environ) if name.lower().endswith("_proxy")}
 
 
 def free_port():
@@ -94,15 +96,15 @@ def demo():
 
 @contextlib.contextmanager
 def httpbin():
-    """httpbin on HTTP/1.1, with connections kept alive; gives its port."""
+    """httpbin on HTTP/1.1, with connections kept alive; gives its port and the path of its output, a line for each request."""
     port = free_port()
     serve = (
         "import sys; from httpbin import app; from werkzeug.serving import WSGIRequestHandler, run_simple;"
         "WSGIRequestHandler.protocol_version = 'HTTP/1.1';"
         "run_simple('127.0.0.1', int(sys.argv[1]), app, threaded=True)"
     )
-    with running([sys.executable, "-c", serve, str(port)], port):
-        yield port
+    with running([sys.executable, "-c", serve, str(port)], port) as log:
+        yield port, log
 
 
 @contextlib.contextmanager

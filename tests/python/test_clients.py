@@ -141,6 +141,7 @@ class Clients(unittest.TestCase):
     @classmethod
     def tearDownClass(cls):
         log = cls.log.read_bytes()
+        assert b"status=200" in log
         for value in SECRETS:
             assert value not in log, "a value is in the log"
 

@@ -44,7 +44,14 @@ class Applications(unittest.TestCase):
         for secret in SECRETS:
             self.assertEqual(done.stdout.count(secret), 2)
         # The demo prints what the application sent (plaintext) and what the API saw (tokens).
-        self.assertIn("fv1~", shown)
+        # Of the order, of the answer, and of what was read, side by side.
+        sides = [line.split("│") for line in shown.splitlines() if "│" in line]
+        application, upstream = ("\n".join(side) for side in zip(*sides, strict=True))
+        for secret in SECRETS:
+            self.assertEqual(application.count(secret), 3)
+            self.assertNotIn(secret, upstream)
+        self.assertEqual(upstream.count("fv1~"), 9)
+        self.assertNotIn("fv1~", application)
 
     def test_python(self):
         self.order(sys.executable, EXAMPLES / "python/orders.py")

@@ -78,6 +78,7 @@ class Forward(unittest.TestCase):
     @classmethod
     def tearDownClass(cls):
         log = cls.log.read_bytes()
+        assert b"status=200" in log
         for value in [*SECRETS, USER.encode()]:
             assert value not in log, "a value is in the log"
 

@@ -1,10 +1,13 @@
 """A real HTTP client (requests, curl) through the agent, with httpbin behind it and nothing configured but flags."""
 
 import contextlib
+import gzip
 import json
 import subprocess
 import unittest
+import zlib
 
+import brotli
 import requests
 
 import support
@@ -25,7 +28,7 @@ class Httpbin(unittest.TestCase):
     def setUpClass(cls):
         stack = contextlib.ExitStack()
         cls.addClassCleanup(stack.close)
-        port = stack.enter_context(support.httpbin())
+        port, cls.behind = stack.enter_context(support.httpbin())
         flags = ("--seal", "$..ssn", "--seal", "$.cards[*].number=pan", "--open", "$..*")
         cls.url, cls.log = stack.enter_context(support.agent(port, *flags))
         cls.direct = f"http://127.0.0.1:{port}"
@@ -35,6 +38,7 @@ class Httpbin(unittest.TestCase):
     @classmethod
     def tearDownClass(cls):
         log = cls.log.read_text()
+        assert "status=200" in log
         for value in (SECRET, "4111111111111111"):
             assert value not in log, "a value is in the log"
 
@@ -43,9 +47,8 @@ class Httpbin(unittest.TestCase):
         self.assertLess(answer.status_code, 400, answer.text)
         return answer
 
-    def round_trip(self, answer, sent):
+    def round_trip(self, got, sent):
         """What the client gets is what it sent; what httpbin saw (`data`, a string) is sealed."""
-        got = answer.json()
         self.assertEqual(got["json"], sent)
         seen = json.loads(got["data"])
         self.assertTrue(seen["ssn"].startswith("fv1~") and seen["ssn"].endswith("~"), seen["ssn"])
@@ -55,29 +58,33 @@ class Httpbin(unittest.TestCase):
     def test_post_put_patch_delete(self):
         for method in ("POST", "PUT", "PATCH", "DELETE"):
             with self.subTest(method):
-                seen = self.round_trip(self.ask(method, "/anything", json=PERSON), PERSON)
+                seen = self.round_trip(self.ask(method, "/anything", json=PERSON).json(), PERSON)
                 self.assertTrue(all(card["number"].startswith("fv1~") for card in seen["cards"]))
                 self.assertEqual(seen["odd"], PERSON["odd"])
                 self.assertEqual(seen["big"], PERSON["big"])
 
     def test_own_endpoints_of_methods(self):
         for method in ("post", "put", "patch", "delete"):
-            self.round_trip(self.ask(method.upper(), f"/{method}", json=PERSON), PERSON)
+            self.round_trip(self.ask(method.upper(), f"/{method}", json=PERSON).json(), PERSON)
 
     def test_a_thousand_on_one_connection(self):
-        for number in range(1000):
-            person = {"ssn": f"{number:09}", "n": number}
-            self.assertEqual(self.ask("POST", "/anything", json=person).json()["json"], person)
+        with requests.Session() as session:
+            session.trust_env = False
+            for number in range(1000):
+                person = {"ssn": f"{number:09}", "n": number}
+                self.round_trip(session.post(f"{self.url}/anything", json=person, timeout=30).json(), person)
+            pools = session.get_adapter(self.url).poolmanager.pools
+            self.assertEqual([pools.get(key).num_connections for key in pools.keys()], [1])
 
     def test_a_chunked_upload(self):
         body = json.dumps(PERSON).encode()
         pieces = (body[at : at + 7] for at in range(0, len(body), 7))
         answer = self.ask("POST", "/anything", data=pieces, headers={"Content-Type": "application/json"})
-        self.round_trip(answer, PERSON)
+        self.round_trip(answer.json(), PERSON)
 
     def test_large_documents(self):
         people = {"ssn": "x" * 100_000, "list": [{"ssn": str(n), "pad": "y" * 500} for n in range(2000)]}
-        self.round_trip(self.ask("POST", "/anything", json=people), people)
+        self.round_trip(self.ask("POST", "/anything", json=people).json(), people)
 
     def test_result_header(self):
         answer = self.ask("POST", "/anything", json=PERSON)
@@ -106,16 +113,21 @@ class Httpbin(unittest.TestCase):
         for path in ("/html", "/xml", "/robots.txt", "/image/png", "/bytes/70000?seed=1", "/encoding/utf8", "/links/3/0"):
             with self.subTest(path):
                 answer = self.ask("GET", path)
+                self.assertTrue(answer.content)
                 self.assertEqual(answer.content, self.session.get(self.direct + path, timeout=30).content)
 
     def test_codings_that_the_upstream_insists_on_pass(self):
-        for coding in ("gzip", "deflate", "brotli"):
+        for path, coding, take_off, said in (
+            ("gzip", "gzip", gzip.decompress, "gzipped"),
+            ("deflate", "deflate", zlib.decompress, "deflated"),
+            ("brotli", "br", brotli.decompress, "brotli"),
+        ):
             with self.subTest(coding):
-                answer = self.session.get(f"{self.url}/{coding}", timeout=30, stream=True)
+                answer = self.session.get(f"{self.url}/{path}", timeout=30, stream=True)
                 raw = answer.raw.read(decode_content=False)
                 self.assertEqual(answer.status_code, 200)
-                self.assertIn(answer.headers["Content-Encoding"], ("gzip", "deflate", "br"))
-                self.assertNotEqual(raw[:1], b"{")
+                self.assertEqual(answer.headers["Content-Encoding"], coding)
+                self.assertIs(json.loads(take_off(raw))[said], True)
 
     def test_streams_pass(self):
         lines = self.ask("GET", "/stream/20").text.splitlines()
@@ -124,15 +136,20 @@ class Httpbin(unittest.TestCase):
         self.assertEqual(len(self.ask("GET", "/stream-bytes/5000?seed=7&chunk_size=100").content), 5000)
 
     def test_what_is_not_json_is_refused_and_not_sent(self):
-        for content_type, body in (("text/plain", "ssn=1"), ("application/x-www-form-urlencoded", "ssn=1")):
+        for content_type, body, status, code in (
+            ("text/plain", "ssn=1", 415, "content-type"),
+            ("application/x-www-form-urlencoded", "ssn=1", 415, "content-type"),
+            ("application/json", '{"ssn":1,}', 400, "not-json"),
+        ):
             answer = self.session.post(
-                self.url + "/anything", data=body, headers={"Content-Type": content_type}, timeout=30
+                self.url + "/anything/refused", data=body, headers={"Content-Type": content_type}, timeout=30
             )
-            self.assertEqual((answer.status_code, answer.json()["code"]), (415, "content-type"))
-        answer = self.session.post(
-            self.url + "/anything", data='{"ssn":1,}', headers={"Content-Type": "application/json"}, timeout=30
-        )
-        self.assertEqual((answer.status_code, answer.json()["code"]), (400, "not-json"))
+            self.assertEqual((answer.status_code, answer.json()["code"]), (status, code))
+        # httpbin says what it was asked before it answers.
+        self.ask("POST", "/anything/sent", json=PERSON)
+        behind = self.behind.read_text()
+        self.assertIn("POST /anything/sent ", behind)
+        self.assertNotIn("/anything/refused", behind)
 
     def test_curl(self):
         def curl(*more):
@@ -140,14 +157,14 @@ class Httpbin(unittest.TestCase):
                 ["curl", "-sS", "--noproxy", "*", "--max-time", "30", "-H", "content-type: application/json", *more],
                 capture_output=True, check=True, text=True,
             )
-            return json.loads(done.stdout)
+            self.round_trip(json.loads(done.stdout), PERSON)
 
         body = json.dumps(PERSON)
-        self.assertEqual(curl(self.url + "/anything", "-d", body)["json"], PERSON)
-        self.assertEqual(curl(self.url + "/anything", "-X", "PUT", "-d", body)["json"], PERSON)
-        self.assertEqual(curl(self.url + "/anything", "-H", "Expect: 100-continue", "-d", body)["json"], PERSON)
-        self.assertEqual(curl(self.url + "/anything", "-H", "Transfer-Encoding: chunked", "-d", body)["json"], PERSON)
-        self.assertEqual(curl(self.url + "/anything", "--http1.0", "-d", body)["json"], PERSON)
+        curl(self.url + "/anything", "-d", body)
+        curl(self.url + "/anything", "-X", "PUT", "-d", body)
+        curl(self.url + "/anything", "-H", "Expect: 100-continue", "-d", body)
+        curl(self.url + "/anything", "-H", "Transfer-Encoding: chunked", "-d", body)
+        curl(self.url + "/anything", "--http1.0", "-d", body)
 
 
 if __name__ == "__main__":

@@ -404,16 +404,18 @@ class Echoes(unittest.TestCase):
 
     def test_grpc(self):
         port, secure = self.ports["calls"], self.ports["secure_calls"]
-        for target, ca, outcome in (
+        for target, ca, outcome, requests in (
             # Nothing says that HTTP/2 is spoken there but the client.
-            (f"api.example.com:{port}", None, None),
-            (f"other.example.com:{port}", None, None),
-            (f"api.example.com:{secure}", "agent/ca/ca.pem", "intercepted"),
-            (f"other.example.com:{secure}", "public.pem", "tunnelled"),
+            (f"api.example.com:{port}", None, None, 6),
+            (f"other.example.com:{port}", None, None, 6),
+            (f"api.example.com:{secure}", "agent/ca/ca.pem", "intercepted", 6),
+            (f"other.example.com:{secure}", "public.pem", "tunnelled", 0),
         ):
             with self.subTest(target):
                 said = self.check("grpc", target, ca)
                 self.world.until("it is on record", lambda: outcome is None or f'outcome="{outcome}"' in said())
+                self.world.until("all calls are on record", lambda: said().count(" access request_id=") >= requests)
+                self.assertEqual(said().count(" access request_id="), requests)
                 self.assertEqual('outcome="intercepted"' in said(), outcome == "intercepted")
 
 
