@@ -9,7 +9,7 @@ use fieldveil::policy::{Policies, Policy};
 use fieldveil::proxy::Limits;
 use fieldveil::rehearsal::{Answer, Asked, Keys, Passage, pass};
 use fieldveil::transform::Tally;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use std::sync::{Arc, Mutex};
 use table::{Case, Said, cases};
 
@@ -253,8 +253,21 @@ fn same_tally(one: &Tally, other: &Tally) -> bool {
     format!("{one:?}") == format!("{other:?}")
 }
 
+/// The values under a name in a head off the wire.
+fn lines_of(head: &str, name: &str) -> String {
+    let lines = head.lines().filter_map(|line| line.split_once(": "));
+    let found = lines.filter(|(known, _)| known.eq_ignore_ascii_case(name));
+    format!("{:?}", found.map(|(_, value)| value).collect::<Vec<_>>())
+}
+
+fn lines_in(headers: &HeaderMap, name: &str) -> String {
+    let found = headers.get_all(name).iter();
+    let text = found.map(|value| value.to_str().expect("text"));
+    format!("{:?}", text.collect::<Vec<_>>())
+}
+
 /// What differs.
-fn compare(carried: &Carried, passage: &Passage) -> Vec<String> {
+fn compare(case: &Case, carried: &Carried, passage: &Passage) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut say = |what: &str, agent: String, rehearsal: String| {
         if agent != rehearsal {
@@ -319,16 +332,36 @@ fn compare(carried: &Carried, passage: &Passage) -> Vec<String> {
         let (Some(seen), true) = (upstream, passage.upstream.is_some()) else {
             continue;
         };
-        let lines = seen.head.lines().filter_map(|line| line.split_once(": "));
-        let seen: Vec<&str> = lines
-            .filter(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, v)| v)
-            .collect();
-        let lines = passage.upstream_head.headers.get_all(name).iter();
-        let rehearsed: Vec<String> = lines
-            .map(|value| value.to_str().expect("text").to_owned())
-            .collect();
-        say(name, format!("{seen:?}"), format!("{rehearsed:?}"));
+        let rehearsed = &passage.upstream_head.headers;
+        say(name, lines_of(&seen.head, name), lines_in(rehearsed, name));
+    }
+    if let (Some(seen), true) = (upstream, passage.upstream.is_some()) {
+        let target = seen.head.split(' ').nth(1).expect("a target");
+        let query = target.split_once('?').map(|(_, query)| query);
+        let rehearsed = passage.upstream_head.query.as_deref();
+        say("query", format!("{query:?}"), format!("{rehearsed:?}"));
+    }
+    let status = carried.client.head.split(' ').nth(1).expect("a status");
+    let rehearsed = match (&passage.refused, &case.answer) {
+        (Some(error), _) => error.code().status().as_u16(),
+        // Nothing changes it on its way back.
+        (None, Some((status, _))) => *status,
+        (None, None) => 200,
+    };
+    say("status", status.to_owned(), rehearsed.to_string());
+    if refused.is_none() {
+        for name in [
+            "x-back",
+            "content-encoding",
+            "content-type",
+            "location",
+            "etag",
+            "content-range",
+        ] {
+            let came = lines_of(&carried.client.head, name);
+            let rehearsed = lines_in(&passage.client_head.headers, name);
+            say(&format!("{name} back"), came, rehearsed);
+        }
     }
     match (refused, &passage.client) {
         (Some(word), _) => {
@@ -359,7 +392,7 @@ async fn the_agent_does_what_the_rehearsal_says() {
     for case in &cases {
         let carried = through_the_agent(case).await;
         let passage = rehearsed(case, &policies);
-        for what in compare(&carried, &passage) {
+        for what in compare(case, &carried, &passage) {
             wrong.push(format!("{}: {what}", case.name));
         }
         let refused = passage.refused.or(passage.cut).map(|e| e.code().word());

@@ -322,6 +322,7 @@ pub fn cases() -> Vec<Case> {
             "/heads?ssn=%zz",
             typed("text/plain", "x").line("x-ssn", "1"),
         ),
+        get("a query", "/heads?b=%20&ssn=1&ssn=2", 200, json("{}")),
         // Streams of records outward.
         post("lines", "/records/7", typed(LINES, lines)),
         post("events", "/records/7", typed(EVENTS, events)),
@@ -367,6 +368,18 @@ pub fn cases() -> Vec<Case> {
             "/records/7",
             206,
             json(stored(&own)).line("content-range", "bytes 0-9/20"),
+        ),
+        get(
+            "an answer with a tag",
+            "/records/7",
+            200,
+            json(stored(&own)).line("etag", "\"a\""),
+        ),
+        get(
+            "a tag of what stays as it is",
+            "/puts",
+            200,
+            json(stored(&own)).line("etag", "\"a\""),
         ),
         get("not modified", "/records/7", 304, json("")),
         get(
@@ -454,7 +467,9 @@ pub fn cases() -> Vec<Case> {
             "a header of an answer",
             "/heads",
             200,
-            typed("text/plain", "x").line("x-back", &free),
+            typed("text/plain", "x")
+                .line("x-back", &free)
+                .line("x-back", "2"),
         ),
         // Gathered.
         get(
