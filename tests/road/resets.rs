@@ -1,5 +1,5 @@
-//! Streams of HTTP/2 that are reset in the middle of a body which is rewritten while it flows, by either side: the other side sees it, never
-//! a clean end, and the record tells it.
+//! Streams of HTTP/2, and connections of HTTP/1.1, that are reset in the middle of a body which is rewritten while it flows, by either side:
+//! the other side sees it, never a clean end, and the record tells it.
 
 use crate::frames::{
     DATA, END_HEADERS, END_STREAM, Frames, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
@@ -11,6 +11,7 @@ use crate::rewriting::POLICY;
 use fieldveil::audit::Outcome;
 use fieldveil::upstream::Speak;
 use std::sync::{Arc, Mutex};
+use tokio::sync::Notify;
 
 const NO_ERROR: u32 = 0;
 const INTERNAL_ERROR: u32 = 2;
@@ -146,6 +147,77 @@ async fn a_request_that_its_client_resets_has_no_end_upstream() {
     }
 }
 
+/// Reads a request until some of it was sealed, and resets it: its stream, or with HTTP/1.1 its connection.
+async fn resetting(kept: Kept, speak: Speak, reason: u32) -> Raw {
+    Raw::new(move |mut line: Line| {
+        let kept = kept.clone();
+        async move {
+            let enough = |bytes: &[u8]| {
+                let mut kept = kept.lock().expect("kept");
+                kept.body.extend(bytes);
+                kept.text().contains("\"fv1~")
+            };
+            if speak == Speak::Http1 {
+                line.head().await.expect("a request");
+                while !enough(&line.chunk().await.expect("some")) {}
+                line.stream.set_zero_linger().expect("RST instead of FIN");
+                return;
+            }
+            let mut frames = Frames::over(line.stream);
+            frames.bytes(PREFACE.len()).await.expect("a preface");
+            frames.say(&frame(SETTINGS, 0, 0, b"")).await;
+            while !enough(&frames.wait_for(DATA).await.expect("some").payload) {}
+            frames.say(&reset(reason)).await;
+            while frames.next().await.is_some() {}
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_request_that_its_upstream_resets_is_refused() {
+    for kind in KINDS {
+        for (speak, reason) in [
+            (Speak::Http1, NO_ERROR),
+            (Speak::Http2, NO_ERROR),
+            (Speak::Http2, INTERNAL_ERROR),
+            (Speak::Http2, CANCEL),
+        ] {
+            let what = format!("{kind} {speak:?} {reason}");
+            let kept = Kept::default();
+            let upstream = resetting(kept.clone(), speak, reason).await;
+            let agent = before(&upstream, speak).await;
+            let mut client = Frames::to(agent.address).await;
+            let head = request("POST", "/people", &[("content-type", kind)]);
+            client.say(&frame(HEADERS, END_HEADERS, 1, &head)).await;
+            client.say(&data(&begun(kind))).await;
+            assert_eq!(client.code(1).await, "upstream-broken", "{what}");
+            let seen = kept.lock().expect("kept").text();
+            assert!(
+                seen.contains("\"fv1~") && !seen.contains("078-05"),
+                "{what}"
+            );
+            eventually("on record", || agent.records.all().len() == 1).await;
+            let outcomes = agent.records.outcomes();
+            assert!(
+                matches!(
+                    outcomes[..],
+                    [Outcome::Refused {
+                        code: "upstream-broken",
+                        ..
+                    }]
+                ),
+                "{what}: {outcomes:?}"
+            );
+            eventually("nothing is left", || agent.gauges.requests() == 0).await;
+            assert_eq!(upstream.connections(), 1, "{what}: it was sent again");
+            client.say(&frame(PING, 0, 0, b"12345678")).await;
+            let goes_on = client.wait_for(PING).await;
+            assert!(goes_on.is_some(), "{what}: the connection ended");
+        }
+    }
+}
+
 /// A connection on which the beginning of an answer was sent.
 enum Begun {
     Http1(Line),
@@ -176,13 +248,24 @@ async fn begin(mut line: Line, kind: &str, speak: Speak) -> Begun {
     Begun::Http1(line)
 }
 
-/// Breaks its answer off, by a reset where there is a reason for one.
-async fn breaking(kind: &'static str, speak: Speak, reason: Option<u32>) -> Raw {
-    Raw::new(move |line: Line| async move {
-        if let (Begun::Http2(mut frames), Some(reason)) = (begin(line, kind, speak).await, reason) {
-            // What comes before may be passed on first, or not.
-            frames.say(&reset(reason)).await;
-            while frames.next().await.is_some() {}
+/// Breaks its answer off when it is told to, by a reset where there is a reason for one.
+async fn breaking(kind: &'static str, speak: Speak, reason: Option<u32>, told: Arc<Notify>) -> Raw {
+    Raw::new(move |line: Line| {
+        let told = told.clone();
+        async move {
+            let begun = begin(line, kind, speak).await;
+            told.notified().await;
+            match (begun, reason) {
+                (_, None) => {}
+                (Begun::Http1(line), Some(_)) => {
+                    line.stream.set_zero_linger().expect("RST instead of FIN");
+                }
+                (Begun::Http2(mut frames), Some(reason)) => {
+                    // What comes before may be passed on first, or not.
+                    frames.say(&reset(reason)).await;
+                    while frames.next().await.is_some() {}
+                }
+            }
         }
     })
     .await
@@ -193,15 +276,25 @@ async fn an_answer_that_its_upstream_breaks_off_is_reset() {
     for kind in KINDS {
         for (speak, reason) in [
             (Speak::Http1, None),
+            (Speak::Http1, Some(NO_ERROR)),
             (Speak::Http2, None),
             (Speak::Http2, Some(NO_ERROR)),
             (Speak::Http2, Some(INTERNAL_ERROR)),
             (Speak::Http2, Some(CANCEL)),
         ] {
             // Opened on its way back, and sealed.
-            for path in ["/people", "/inbound"] {
-                let what = format!("{kind} {speak:?} {reason:?} {path}");
-                let upstream = breaking(kind, speak, reason).await;
+            for (path, at_once) in [
+                ("/people", true),
+                ("/people", false),
+                ("/inbound", true),
+                ("/inbound", false),
+            ] {
+                let what = format!("{kind} {speak:?} {reason:?} {path} {at_once}");
+                let told = Arc::new(Notify::new());
+                if at_once {
+                    told.notify_one();
+                }
+                let upstream = breaking(kind, speak, reason, told.clone()).await;
                 let agent = before(&upstream, speak).await;
                 let mut client = Frames::to(agent.address).await;
                 // Tokens are longer than what they stand for: room for all of them.
@@ -214,7 +307,11 @@ async fn an_answer_that_its_upstream_breaks_off_is_reset() {
                 client
                     .say(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &head))
                     .await;
-                let mut body = Vec::new();
+                let value = match path {
+                    "/inbound" => "\"fv1~",
+                    _ => "\"078-05-",
+                };
+                let (mut body, mut came) = (Vec::new(), false);
                 let reset = loop {
                     let next = client.next().await.expect("the connection goes on");
                     if next.stream != 1 {
@@ -226,7 +323,13 @@ async fn an_answer_that_its_upstream_breaks_off_is_reset() {
                         _ => {}
                     }
                     assert_eq!(next.flags & END_STREAM, 0, "{what}: a clean end");
+                    // Some of it came, and more may be on its way.
+                    if !came && String::from_utf8_lossy(&body).contains(value) {
+                        came = true;
+                        told.notify_one();
+                    }
                 };
+                assert!(came || at_once, "{what}: nothing came");
                 assert_ne!(reset, NO_ERROR, "{what}");
                 let body = String::from_utf8_lossy(&body);
                 assert!(path != "/inbound" || !body.contains("078-05"), "{what}");
