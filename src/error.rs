@@ -201,7 +201,7 @@ codes! {
 
     // What the policy says no to.
     SignedBody "signed-body" 422 Policy "The request is signed over its body, and the body would be changed"
-        "Sign behind the agent, sign without the body (AWS: UNSIGNED-PAYLOAD; RFC 9421: without content-digest), or give the request a route without rules for bodies."
+        "Sign behind the agent, sign without the body (AWS: UNSIGNED-PAYLOAD; RFC 9421: without content-digest), give the request a route without rules for bodies, or one with `signed: allow` where the service does not look at the signature."
     UpgradeRefused "upgrade-refused" 403 Policy "The route's rules are for bodies, and nobody could look into what follows an upgrade"
         "Give the upgrade a route of its own, without rules for bodies, before this one."
     Unmatched "unmatched" 403 Policy "No route of the policy takes this request, and the policy rejects such requests"

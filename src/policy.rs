@@ -153,6 +153,8 @@ pub struct Route {
     pub matching: Match,
     /// For the bodies of requests.
     pub request: Arc<Rules>,
+    /// Whether `request` is for signed bodies, too.
+    pub signed: Signed,
     /// For the bodies of their answers.
     pub response: Arc<Rules>,
     /// The rules as they were written, for whoever explains or compares them.
@@ -166,6 +168,16 @@ pub struct Route {
     /// The route's own, or the policy's.
     pub caller: Option<CallerSource>,
     span: Span,
+}
+
+/// What becomes of a request that is signed over its body, where rules would change that: nobody here can sign it again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Signed {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// It is changed as any other, and its signature is false.
+    Allow,
 }
 
 /// Several policies together: what an agent enforces.

@@ -5,7 +5,7 @@
 
 mod rules;
 
-use super::{CallerSource, Mode, Policies, Policy, Route, TenantSource, Unmatched};
+use super::{CallerSource, Mode, Policies, Policy, Route, Signed, TenantSource, Unmatched};
 use crate::context::{Class, Suite};
 use crate::mask::Mask;
 use crate::transform::{Action, Attitude, Fallback, Rule};
@@ -414,6 +414,13 @@ fn one_route(old: &Route, new: &Route, notes: &mut Notes) {
             )
         };
         notes.add(direction, code, &about, what);
+    }
+    if old.signed != new.signed {
+        let what = match new.signed {
+            Signed::Allow => "its rules change signed bodies, too: their signatures are false",
+            Signed::Reject => "its rules do not change signed bodies any more: they are refused",
+        };
+        notes.add(Direction::Neutral, "signed", &about, what);
     }
     let sides = [
         (

@@ -297,6 +297,8 @@ impl<'w> RouteDraft<'w> {
         let (request_rules, response_rules) = (self.request.clone(), self.response.clone());
         let request = compile(self.request, request_manner, &words.request, findings);
         let response = compile(self.response, response_manner, &words.response, findings);
+        let signed = changed.and_then(|changed| changed.request.signed);
+        let signed = signed.or(words.request.manner.signed);
         let mode: Option<Mode> = changed.and_then(|changed| changed.mode).or(words.mode);
         Some(Route {
             name: name.as_str().into(),
@@ -304,6 +306,7 @@ impl<'w> RouteDraft<'w> {
             mode: mode.unwrap_or_default(),
             matching: self.matching,
             request: request?.into(),
+            signed: signed.unwrap_or_default(),
             response: response?.into(),
             request_rules,
             response_rules,
@@ -328,6 +331,9 @@ fn idle(rules: &[Rule], said: [MannerWords; 2]) -> Option<(&'static str, &'stati
     }
     if !seals && is_said(|words| words.near_miss.is_some()) {
         return Some(("near_miss", "seals"));
+    }
+    if !seals && !opens && is_said(|words| words.signed.is_some()) {
+        return Some(("signed", "seals or opens"));
     }
     None
 }

@@ -2,7 +2,7 @@
 
 use super::matching::Match;
 use super::written::bad_name;
-use super::{CLASSES_MAX, DEPTH_MAX, Mode, Policy, RULES_MAX, Route, Unmatched};
+use super::{CLASSES_MAX, DEPTH_MAX, Mode, Policy, RULES_MAX, Route, Signed, Unmatched};
 use crate::context::Class;
 use crate::diagnostic::{Diagnostic, Source, Span, quoted};
 use crate::path::Path;
@@ -173,6 +173,7 @@ impl Made {
                 mode: Mode::Enforce,
                 matching: Match::default(),
                 request: request.into(),
+                signed: Signed::default(),
                 response: response.into(),
                 request_rules,
                 response_rules,

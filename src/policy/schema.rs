@@ -5,7 +5,7 @@
 //! `fieldveil policy check` can tell.
 
 use super::callers::LEVELS;
-use super::sides::ATTITUDES;
+use super::sides::{ATTITUDES, SIGNED};
 use super::written::{MODES, UNMATCHED};
 use super::{
     BINDS_MAX, CALLER_BYTES_MAX, CALLERS_MAX, CLASSES_MAX, ENVIRONMENTS_MAX, FORMERLY_MAX,
@@ -260,6 +260,13 @@ pub fn policy() -> Value {
             choice(&ATTITUDES),
         )
     };
+    let signed = || {
+        (
+            "signed",
+            "Requests that are signed over a body which rules would change: refuse them, or change them, so that the signature is false",
+            choice(&SIGNED),
+        )
+    };
     let others = || {
         [
             (
@@ -287,7 +294,12 @@ pub fn policy() -> Value {
     let in_order = "In order: on one value the first rule that applies wins";
     let request = side(
         "The rules for requests",
-        &[unclaimed(), stray(), ("rules", in_order, rules.clone())],
+        &[
+            unclaimed(),
+            stray(),
+            signed(),
+            ("rules", in_order, rules.clone()),
+        ],
     );
     let response = side(
         "The rules for responses",
@@ -322,7 +334,7 @@ pub fn policy() -> Value {
             (
                 "request",
                 "What differs for requests",
-                side("For requests", &[unclaimed(), stray()]),
+                side("For requests", &[unclaimed(), stray(), signed()]),
             ),
             (
                 "response",

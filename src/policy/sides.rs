@@ -2,7 +2,7 @@
 
 use super::callers::{RevealWords, reveal};
 use super::written::{Text, bounded, one_of, pattern};
-use super::{BINDS_MAX, RULES_MAX};
+use super::{BINDS_MAX, RULES_MAX, Signed};
 use crate::marked::{Fields, Findings, Marked, Node, Value};
 use crate::transform::{Attitude, Fallback, Spot};
 
@@ -19,6 +19,7 @@ pub(super) struct MannerWords {
     pub plaintext: Option<Attitude>,
     pub near_miss: Option<Attitude>,
     pub unopened: Option<Fallback>,
+    pub signed: Option<Signed>,
 }
 
 /// What stands behind `at`.
@@ -63,6 +64,8 @@ pub(super) const FALLBACKS: [(&str, Fallback); 3] = [
     ("null", Fallback::Null),
     ("reject", Fallback::Reject),
 ];
+pub(super) const SIGNED: [(&str, Signed); 2] =
+    [("reject", Signed::Reject), ("allow", Signed::Allow)];
 /// What a mapping behind `at` selects by.
 const SELECTORS: [&str; 5] = ["header", "query", "form", "part", "json"];
 
@@ -73,17 +76,23 @@ pub(super) fn manner(
 ) -> MannerWords {
     if !is_request {
         fields.misplaced("stray", "strays are looked for in requests only", findings);
+        fields.misplaced("signed", "it is for requests that are signed", findings);
     }
     let mut attitude = |word: &'static str, findings: &mut Findings<'_>| {
         let node = fields.take(word)?;
         findings.choice(node, &format!("`{word}`"), &ATTITUDES)
     };
     let stray = is_request.then(|| attitude("stray", findings)).flatten();
+    let unclaimed = attitude("unclaimed", findings);
+    let plaintext = attitude("plaintext", findings);
+    let near_miss = attitude("near_miss", findings);
+    let signed = is_request.then(|| fields.take("signed")).flatten();
     MannerWords {
-        unclaimed: attitude("unclaimed", findings),
+        unclaimed,
         stray,
-        plaintext: attitude("plaintext", findings),
-        near_miss: attitude("near_miss", findings),
+        plaintext,
+        near_miss,
+        signed: signed.and_then(|node| findings.choice(node, "`signed`", &SIGNED)),
         unopened: fields
             .take("unopened")
             .and_then(|node| fallback(node, findings)),

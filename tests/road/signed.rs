@@ -78,3 +78,22 @@ async fn a_signed_body_is_not_changed() {
     );
     assert!(!upstream.text().contains(&digest));
 }
+
+/// Where the service does not look at the signature: the body is sealed, and what tells of it is made anew as ever.
+#[tokio::test]
+async fn a_route_may_be_for_signed_bodies_too() {
+    let upstream = Raw::echo().await;
+    let allowing = POLICY.replacen("    request:\n", "    request:\n      signed: allow\n", 1);
+    let agent = Setup::before(upstream.address).policy(&allowing);
+    let agent = agent.start().await;
+    for kind in ["application/json", "application/x-ndjson"] {
+        let (status, _) = send(&agent, "/people", kind, AWS, "{\"ssn\":\"078-05\"}").await;
+        assert_eq!(status, 200, "{kind}");
+        let seen = upstream.text();
+        assert!(
+            seen.contains("\"fv1~") && !seen.contains("078-05"),
+            "{seen}"
+        );
+        assert!(seen.contains("AWS4-HMAC-SHA256"), "{seen}");
+    }
+}

@@ -191,6 +191,11 @@ fn what_concerns_a_route() {
         "unclaimed: report\n      near_miss: allow",
         &["weaker[near_miss] route write, request"],
     );
+    check(
+        "unclaimed: report",
+        "unclaimed: report\n      signed: allow",
+        &["neutral[signed] route write"],
+    );
     for (words, expected) in [
         (
             "plaintext: reject",

@@ -7,6 +7,7 @@ use crate::body::coded;
 use crate::body::coding::{Codings, Undecodable};
 use crate::body::held::{self, Declared, Held, boundary, declared};
 use crate::error::{Code, Error};
+use crate::policy::Signed;
 use crate::proxy::headers;
 use crate::proxy::letter::{self, Front, Letter};
 use crate::proxy::refusal::Failure;
@@ -225,7 +226,7 @@ impl Directions {
     }
 }
 
-/// A request that is signed over its body keeps it, or is refused: nobody here can sign it again.
+/// A request that is signed over its body keeps it, or is refused, unless its route is for such, too.
 pub(super) fn unsigned(
     way: &Way<'_>,
     side: Side,
@@ -233,7 +234,7 @@ pub(super) fn unsigned(
     record: &mut Record,
 ) -> Result<(), Error> {
     match headers::signed_over_body(headers) {
-        Some(by) if side == Side::Request => {
+        Some(by) if side == Side::Request && way.route.signed == Signed::Reject => {
             way.refuse(Code::SignedBody.because(by).closing(), record)
         }
         _ => Ok(()),
