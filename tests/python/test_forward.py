@@ -37,6 +37,20 @@ import {{ createRequire }} from "node:module";
 const {{ EnvHttpProxyAgent, setGlobalDispatcher }} = createRequire("{modules}/")("undici");
 setGlobalDispatcher(new EnvHttpProxyAgent({{ proxyTunnel: false }}));
 """
+# By the modules that are older than fetch.
+NODE_POST = """\
+const url = process.argv[1];
+const asked = require(url.split(":")[0]).request(url, { method: "POST", headers: { "Content-Type": "application/json" } }, async (answer) => {
+  for await (const piece of answer) process.stdout.write(piece);
+});
+asked.end(JSON.stringify({ ssn: "078-05-1120" }));
+"""
+
+
+def newer_node():
+    """Node as of when it goes by the variables, if it is told to; the system's may be older."""
+    package, = NODE_MODULES.glob("node-linux-*/bin/node")
+    return str(package)
 
 
 class Forward(unittest.TestCase):
@@ -142,6 +156,18 @@ class Forward(unittest.TestCase):
         remedy.write_text(REMEDY.format(modules=NODE_MODULES))
         options = {"NODE_OPTIONS": f"--import {remedy}", "NODE_EXTRA_CA_CERTS": str(self.place / "ca/ca.pem")}
         self.both(command, told="-", without=("expect",), **options)
+
+    def test_newer_node_goes_by_the_variables_if_told_to(self):
+        options = {"NODE_USE_ENV_PROXY": "1", "NODE_EXTRA_CA_CERTS": str(self.place / "ca/ca.pem")}
+        self.both([newer_node(), str(HERE / "with_fetch.mjs")], told="-", without=("expect",), **options)
+        for scheme, port in (("http", self.clear), ("https", self.secure)):
+            with self.subTest(scheme):
+                self.upstream.got.clear()
+                command = [newer_node(), "-e", NODE_POST, f"{scheme}://{self.name}:{port}/records"]
+                done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=self.environment(**options))
+                self.assertEqual((done.returncode, done.stdout), (0, '{"ssn":"078-05-1120"}'), done.stderr)
+                [got] = self.upstream.got
+                self.assertRegex(got.body, rb'^\{"ssn":"fv1~[^"]+~"\}$')
 
     def test_go(self):
         binary = TARGET / "clients" / "with_go"
