@@ -26,6 +26,17 @@ pub fn coded(names: &str, plain: &[u8]) -> Vec<u8> {
     out
 }
 
+/// In two parts, of which the first is as a service sends it that flushes what it has: these bytes of the plain can be read of it.
+pub fn flushed(names: &str, plain: &[u8], at: usize) -> (Vec<u8>, Vec<u8>) {
+    let (mut one, mut other) = (Vec::new(), Vec::new());
+    let mut encoder = Encoder::new(&codings(names));
+    encoder.feed(&plain[..at], &mut one).expect("codes");
+    encoder.flush(&mut one).expect("codes");
+    encoder.feed(&plain[at..], &mut other).expect("codes");
+    encoder.finish(&mut other).expect("codes");
+    (one, other)
+}
+
 pub fn plain(names: &str, coded: &[u8]) -> String {
     let mut out = Vec::new();
     let mut decoder = Decoder::new(&codings(names));

@@ -1,11 +1,12 @@
 //! Content codings that lie while a body flows: bombs, cuts, and what stands behind an end. Visible on both sides, never a clean end.
 
-use crate::coded::{coded, plain};
+use crate::coded::{coded, flushed, plain};
 use crate::harness::{Agent, Line, Message, Raw, Setup, eventually};
 use crate::records::around;
 use crate::rewriting::POLICY;
 use fieldveil::audit::Outcome;
 use std::sync::{Arc, Mutex};
+use tokio::sync::Notify;
 
 const JSON: &str = "application/json";
 const LINES: &str = "application/x-ndjson";
@@ -65,21 +66,42 @@ impl Lie {
         }
     }
 
+    fn tell(self, mut coded: Vec<u8>) -> Vec<u8> {
+        match self {
+            Lie::Bomb => {}
+            Lie::Cut(bytes) => coded.truncate(coded.len() - bytes),
+            Lie::Trailed(junk) => coded.extend(junk),
+        }
+        coded
+    }
+
+    /// A body that is there at once.
     fn body(self, kind: &str, names: &str) -> Vec<u8> {
         let (mut body, close) = begun(kind, 10_000);
-        match self {
-            Lie::Bomb => {
-                body += &nothing(kind, 3 << 20);
-                coded(names, (body + close).as_bytes())
-            }
-            Lie::Cut(bytes) => {
-                let mut whole = coded(names, (body + close).as_bytes());
-                whole.truncate(whole.len() - bytes);
-                whole
-            }
-            Lie::Trailed(junk) => [&coded(names, (body + close).as_bytes()), junk].concat(),
+        if self == Lie::Bomb {
+            body += &nothing(kind, 3 << 20);
         }
+        self.tell(coded(names, (body + close).as_bytes()))
     }
+
+    /// A larger one, and what is good of it apart, which goes on before the lie is there.
+    fn parts(self, kind: &str, names: &str) -> (Vec<u8>, Vec<u8>) {
+        let (mut body, close) = begun(kind, 60_000);
+        if self == Lie::Bomb {
+            body += &nothing(kind, 6 << 20);
+        }
+        let plain = body + close;
+        let (good, rest) = flushed(names, plain.as_bytes(), 40_000);
+        let rest = self.tell(rest);
+        let bound = bound(good.len() + rest.len());
+        assert_eq!(plain.len() > bound, self == Lie::Bomb, "{kind} in {names}");
+        (good, rest)
+    }
+}
+
+/// What so many bytes may be decoded to.
+fn bound(coded: usize) -> usize {
+    FREE + INFLATION * coded
 }
 
 fn lies() -> Vec<Lie> {
@@ -89,11 +111,11 @@ fn lies() -> Vec<Lie> {
     lies
 }
 
-/// What an upstream got of one request, out of its chunks, and whether it came to its end.
+/// What an upstream got of requests, out of their chunks, and whether they came to their ends.
 type Got = Arc<Mutex<Vec<(Vec<u8>, bool)>>>;
 
-/// As much of a body as comes, and whether it came to its end.
-async fn read(line: &mut Line, head: &str) -> (Vec<u8>, bool) {
+/// As much of a body as comes, shown as it grows, and whether it came to its end.
+async fn read(line: &mut Line, head: &str, mut show: impl FnMut(&[u8])) -> (Vec<u8>, bool) {
     if !head.to_lowercase().contains("transfer-encoding: chunked") {
         let message = line.body(head.to_owned(), false).await;
         return message.map_or((Vec::new(), false), |message| (message.body, true));
@@ -105,18 +127,25 @@ async fn read(line: &mut Line, head: &str) -> (Vec<u8>, bool) {
             Some(chunk) if chunk.is_empty() => return (body, true),
             Some(chunk) => body.extend(chunk),
         }
+        show(&body);
     }
 }
 
 async fn listening() -> (Raw, Got) {
+    showing(Arc::default()).await
+}
+
+/// The same, which shows the body that flows, as far as it came.
+async fn showing(flowing: Arc<Mutex<Vec<u8>>>) -> (Raw, Got) {
     let got = Got::default();
     let kept = got.clone();
     let upstream = Raw::new(move |mut line: Line| {
-        let kept = kept.clone();
+        let (kept, flowing) = (kept.clone(), flowing.clone());
         async move {
             while let Some(head) = line.head().await {
                 assert!(head.starts_with("POST "));
-                let (body, whole) = read(&mut line, &head).await;
+                let show = |body: &[u8]| body.clone_into(&mut flowing.lock().expect("flowing"));
+                let (body, whole) = read(&mut line, &head, show).await;
                 kept.lock().expect("kept").push((body, whole));
                 if !whole {
                     return;
@@ -130,12 +159,23 @@ async fn listening() -> (Raw, Got) {
 }
 
 async fn send(agent: &Agent, path: &str, kind: &str, names: &str, body: &[u8]) -> Message {
+    let line = open(agent, path, kind, names).await;
+    end(line, body).await
+}
+
+/// A request without its body yet.
+async fn open(agent: &Agent, path: &str, kind: &str, names: &str) -> Line {
     let mut line = agent.line().await;
     line.say(
         format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\nContent-Encoding: {names}\r\nTransfer-Encoding: chunked\r\n\r\n")
             .as_bytes(),
     )
     .await;
+    line
+}
+
+/// Sends what is left of it.
+async fn end(mut line: Line, body: &[u8]) -> Message {
     for piece in body.chunks(5_000) {
         line.say_chunk(piece).await;
     }
@@ -145,16 +185,31 @@ async fn send(agent: &Agent, path: &str, kind: &str, names: &str, body: &[u8]) -
 
 /// Answers each request with this body, in chunks, to a clean end.
 async fn answering(kind: &str, names: &str, body: Vec<u8>) -> Raw {
+    answering_in_parts(kind, names, (Vec::new(), body), Arc::default()).await
+}
+
+/// The same, but a first part goes ahead, and the rest follows when it is told to.
+async fn answering_in_parts(
+    kind: &str,
+    names: &str,
+    (good, rest): (Vec<u8>, Vec<u8>),
+    told: Arc<Notify>,
+) -> Raw {
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Encoding: {names}\r\nTransfer-Encoding: chunked\r\n\r\n"
     );
-    let answer = Arc::new((head, body));
+    let answer = Arc::new((head, good, rest));
     Raw::new(move |mut line: Line| {
-        let answer = answer.clone();
+        let (answer, told) = (answer.clone(), told.clone());
         async move {
+            let (head, good, rest) = &*answer;
             while line.request().await.is_some() {
-                line.say(answer.0.as_bytes()).await;
-                for piece in answer.1.chunks(5_000) {
+                line.say(head.as_bytes()).await;
+                if !good.is_empty() {
+                    line.say_chunk(good).await;
+                    told.notified().await;
+                }
+                for piece in rest.chunks(5_000) {
                     line.say_chunk(piece).await;
                 }
                 line.say_chunk(b"").await;
@@ -166,11 +221,19 @@ async fn answering(kind: &str, names: &str, body: Vec<u8>) -> Raw {
 
 /// What came of an answer's body, and whether it came to its end.
 async fn fetch(agent: &Agent, path: &str) -> (String, Vec<u8>, bool) {
+    fetch_and_show(agent, path, |_| ()).await
+}
+
+async fn fetch_and_show(
+    agent: &Agent,
+    path: &str,
+    show: impl FnMut(&[u8]),
+) -> (String, Vec<u8>, bool) {
     let mut line = agent.line().await;
     line.say(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes())
         .await;
     let head = line.head().await.expect("an answer");
-    let (body, whole) = read(&mut line, &head).await;
+    let (body, whole) = read(&mut line, &head, show).await;
     (head, body, whole)
 }
 
@@ -200,15 +263,73 @@ fn as_it_came(sent: &[u8], (came, whole): &(Vec<u8>, bool), what: &str) {
     assert!(*whole && came == sent && sent.len() < 8 << 10, "{what}");
 }
 
+/// What a value is where it is sealed, and where it is not.
+fn value(sealed: bool) -> &'static str {
+    match sealed {
+        true => "\"fv1~",
+        false => "\"078-05-",
+    }
+}
+
+/// What came of a body before its lie: some of it, no more than may, and nothing in clear where it is sealed.
+#[track_caller]
+fn is_good(names: &str, came: &[u8], sent: usize, sealed: bool, what: &str) {
+    let came = decodable(names, came);
+    assert!(came.len() <= bound(sent), "{what}: {} bytes", came.len());
+    let came = String::from_utf8_lossy(&came);
+    assert!(came.contains(value(sealed)), "{what}: nothing came");
+    assert!(!came.contains(value(!sealed)), "{what}");
+}
+
 #[tokio::test]
 async fn a_request_whose_coding_lies_never_comes_to_a_clean_end() {
     for kind in KINDS {
         for names in CODINGS {
             for lie in lies() {
-                let what = format!("{kind} in {names}: {lie:?}");
-                let body = lie.body(kind, names);
+                let (good, rest) = lie.parts(kind, names);
                 // Sealed on its way up, and opened.
+                for (path, sealed) in [("/people", true), ("/inbound", false)] {
+                    let what = format!("{kind} in {names} at {path}: {lie:?}");
+                    let flowing = Arc::new(Mutex::new(Vec::new()));
+                    let (upstream, got) = showing(flowing.clone()).await;
+                    let agent = before(&upstream).await;
+                    let mut line = open(&agent, path, kind, names).await;
+                    line.say_chunk(&good).await;
+                    eventually(&what, || {
+                        let came = decodable(names, &flowing.lock().expect("flowing"));
+                        String::from_utf8_lossy(&came).contains(value(sealed))
+                    })
+                    .await;
+                    let answer = end(line, &rest).await;
+                    assert_eq!(answer.code(), lie.code(), "{what}");
+                    eventually("it is cut off upstream", || {
+                        !got.lock().expect("got").is_empty()
+                    })
+                    .await;
+                    let got = got.lock().expect("got").clone();
+                    assert!(matches!(got[..], [(_, false)]), "{what}: a clean end");
+                    is_good(names, &got[0].0, good.len() + rest.len(), sealed, &what);
+                    eventually("on record", || agent.records.all().len() == 1).await;
+                    let outcomes = agent.records.outcomes();
+                    assert!(
+                        matches!(outcomes[..], [Outcome::Refused { code, .. }] if code == lie.code()),
+                        "{what}: {outcomes:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The lie may be found before anything went on: then it is told all the same.
+#[tokio::test]
+async fn a_request_whose_coding_lies_at_once_is_refused() {
+    for kind in KINDS {
+        for names in CODINGS {
+            for lie in lies() {
+                let body = lie.body(kind, names);
                 for path in ["/people", "/inbound"] {
+                    let what = format!("{kind} in {names} at {path}: {lie:?}");
                     let (upstream, got) = listening().await;
                     let agent = before(&upstream).await;
                     let answer = send(&agent, path, kind, names, &body).await;
@@ -217,18 +338,7 @@ async fn a_request_whose_coding_lies_never_comes_to_a_clean_end() {
                         continue;
                     }
                     assert_eq!(answer.code(), lie.code(), "{what}");
-                    let connected = upstream.connections();
-                    eventually("it is cut off upstream", || {
-                        got.lock().expect("got").len() == connected
-                    })
-                    .await;
-                    for (came, whole) in got.lock().expect("got").iter() {
-                        assert!(!whole, "{what}: a clean end");
-                        let came = decodable(names, came);
-                        assert!(came.len() <= FREE + INFLATION * body.len(), "{what}");
-                        let came = String::from_utf8_lossy(&came);
-                        assert!(path != "/people" || !came.contains("078-05"), "{what}");
-                    }
+                    eventually("on record", || agent.records.all().len() == 1).await;
                     let outcomes = agent.records.outcomes();
                     assert!(
                         matches!(outcomes[..], [Outcome::Refused { code, .. }] if code == lie.code()),
@@ -245,11 +355,45 @@ async fn an_answer_whose_coding_lies_never_comes_to_a_clean_end() {
     for kind in KINDS {
         for names in CODINGS {
             for lie in lies() {
-                let what = format!("{kind} in {names}: {lie:?}");
+                let (good, rest) = lie.parts(kind, names);
+                let sent = good.len() + rest.len();
+                let told = Arc::new(Notify::new());
+                let upstream = answering_in_parts(kind, names, (good, rest), told.clone()).await;
+                // Opened on its way back, and sealed.
+                for (path, sealed) in [("/people", false), ("/inbound", true)] {
+                    let what = format!("{kind} in {names} at {path}: {lie:?}");
+                    let agent = before(&upstream).await;
+                    let mut seen = false;
+                    let show = |body: &[u8]| {
+                        if !seen {
+                            let came = decodable(names, body);
+                            seen = String::from_utf8_lossy(&came).contains(value(sealed));
+                            if seen {
+                                told.notify_one();
+                            }
+                        }
+                    };
+                    let (head, came, whole) = fetch_and_show(&agent, path, show).await;
+                    assert!(head.starts_with("HTTP/1.1 200 "), "{what}: {head}");
+                    assert!(!whole, "{what}: a clean end");
+                    is_good(names, &came, sent, sealed, &what);
+                    eventually("on record", || !agent.records.cuts().is_empty()).await;
+                    assert_eq!(agent.records.cuts(), ["upstream-unreadable"], "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_whose_coding_lies_at_once_never_comes_to_a_clean_end() {
+    for kind in KINDS {
+        for names in CODINGS {
+            for lie in lies() {
                 let body = lie.body(kind, names);
                 let upstream = answering(kind, names, body.clone()).await;
-                // Opened on its way back, and sealed.
                 for path in ["/people", "/inbound"] {
+                    let what = format!("{kind} in {names} at {path}: {lie:?}");
                     let agent = before(&upstream).await;
                     let (head, came, whole) = fetch(&agent, path).await;
                     assert!(head.starts_with("HTTP/1.1 200 "), "{what}: {head}");
@@ -258,8 +402,9 @@ async fn an_answer_whose_coding_lies_never_comes_to_a_clean_end() {
                         continue;
                     }
                     assert!(!whole, "{what}: a clean end");
+                    // It may be cut off before anything of it came.
                     let came = decodable(names, &came);
-                    assert!(came.len() <= FREE + INFLATION * body.len(), "{what}");
+                    assert!(came.len() <= bound(body.len()), "{what}");
                     let came = String::from_utf8_lossy(&came);
                     assert!(path != "/inbound" || !came.contains("078-05"), "{what}");
                     eventually("on record", || !agent.records.cuts().is_empty()).await;
@@ -331,7 +476,12 @@ async fn empty_members_and_empty_bodies_pass() {
             let agent = before(&upstream).await;
             let answer = send(&agent, "/people", kind, names, &sent).await;
             assert_eq!(answer.status(), 204, "{kind} in {names}");
-            assert!(got.lock().expect("got")[0].1);
+            let (came, whole) = got.lock().expect("got").remove(0);
+            assert!(whole);
+            let came = plain(names, &came);
+            assert!(!came.contains("078-05"), "{kind} in {names}");
+            let count = body.matches("078-05").count();
+            assert_eq!(came.matches("\"fv1~").count(), count, "{kind} in {names}");
         }
         for names in CODINGS {
             let upstream = answering(kind, names, Vec::new()).await;
