@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// A client that says nothing for so long may be waiting for the server to speak first.
 const SILENT_FOR: Duration = Duration::from_secs(1);
@@ -95,57 +95,32 @@ impl Service {
         let bare = Target::parse(false, &address.to_string()).ok_or("not-redirected")?;
         let bare = bare.at(address);
         let mut begun = BytesMut::new();
-        let mut far = None;
-        let first = async {
-            if transparent.silent {
-                tokio::select! {
-                    read = stream.read_buf(&mut begun) => read.map(|_| ()).map_err(|_| "gone")?,
-                    () = sleep(SILENT_FOR) => {
-                        let dialled = self.dial(&bare).await?;
-                        // Whoever speaks first shows what it is. A client that does is looked at as any other; and so is one that is only slow, whose
-                        // server has closed a connection on which nothing came, or has said what one of HTTP may.
-                        tokio::select! {
-                            biased;
-                            read = stream.read_buf(&mut begun) => read.map(|_| ()).map_err(|_| "gone")?,
-                            spoken = dialled.readable() => {
-                                spoken.map_err(|_| "gone")?;
-                                let mut heard = [0; HEARD_BYTES];
-                                let count = dialled.peek(&mut heard).await.map_err(|_| "gone")?;
-                                if !may_be_http(&heard[..count]) {
-                                    far = Some(dialled);
-                                    return Ok(None);
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-            look(&mut stream, &mut begun).await.map(Some)
-        };
-        let first = timeout_at(deadline, first)
-            .await
-            .map_err(|_| match begun.is_empty() {
-                true => "silent",
-                false => "timeout",
-            })??;
-        match (first, far) {
-            (Some(First::Unreadable), _) => {
+        let opening = self.opening(transparent.silent, &mut stream, &mut begun, &bare);
+        let opening = timeout_at(deadline, opening).await;
+        let opening = opening.map_err(|_| match begun.is_empty() {
+            true => "silent",
+            false => "timeout",
+        })??;
+        match opening {
+            Opening::Client(First::Unreadable) => {
                 let _ = timeout_at(deadline, Alert::DecodeError.tell(&mut stream)).await;
                 Err(Ungreeted::HANDSHAKE)
             }
-            (None | Some(First::Other), _) if self.proxy.covers(&bare.authority()) => {
+            Opening::Server(_) | Opening::Client(First::Other)
+                if self.proxy.covers(&bare.authority()) =>
+            {
                 Err(Code::NotTls.word())
             }
-            // On the first, the server has spoken.
-            (None | Some(First::Other), far) => {
+            Opening::Server(far) => {
                 self.uncovered()?;
-                let far = match far {
-                    Some(far) => far,
-                    None => self.dial(&bare).await?,
-                };
                 Ok(Led::Blind(stream.again(begun), far))
             }
-            (Some(First::Http), _) => {
+            Opening::Client(First::Other) => {
+                self.uncovered()?;
+                let far = self.dial(&bare).await?;
+                Ok(Led::Blind(stream.again(begun), far))
+            }
+            Opening::Client(First::Http) => {
                 let http2 = self.shows_http2(&mut stream, &mut begun, deadline).await;
                 let client = stream.client();
                 let beginning = Beginning {
@@ -158,7 +133,7 @@ impl Service {
                 };
                 Ok(Led::Served(Box::new(beginning), http2))
             }
-            (Some(First::Tls(name)), _) => {
+            Opening::Client(First::Tls(name)) => {
                 let target = match &name {
                     Some(name) => Target::parse(true, &format!("{name}:{}", address.port())),
                     None => Target::parse(true, &address.to_string()),
@@ -188,6 +163,45 @@ impl Service {
         }
     }
 
+    /// Who speaks first, and what it is. `silent`: that may be the server. What was read of the client stays in `begun`.
+    async fn opening(
+        &self,
+        silent: bool,
+        stream: &mut Stream,
+        begun: &mut BytesMut,
+        bare: &Target,
+    ) -> Result<Opening, &'static str> {
+        if silent && let Some(far) = self.outspoken(stream, begun, bare).await? {
+            return Ok(Opening::Server(far));
+        }
+        look(stream, begun).await.map(Opening::Client)
+    }
+
+    /// A server that speaks before its client does, and no HTTP. `None`: the client has spoken, or it may be no more than slow, while its server
+    /// closed a connection on which nothing came, or said what one of HTTP may.
+    async fn outspoken(
+        &self,
+        stream: &mut Stream,
+        begun: &mut BytesMut,
+        bare: &Target,
+    ) -> Result<Option<TcpStream>, &'static str> {
+        let read = timeout(SILENT_FOR, stream.read_buf(begun)).await;
+        if let Ok(read) = read {
+            return read.map(|_| None).map_err(|_| "gone");
+        }
+        let far = self.dial(bare).await?;
+        tokio::select! {
+            biased;
+            read = stream.read_buf(begun) => {
+                return read.map(|_| None).map_err(|_| "gone");
+            }
+            spoken = far.readable() => spoken.map_err(|_| "gone")?,
+        }
+        let mut heard = [0; HEARD_BYTES];
+        let count = far.peek(&mut heard).await.map_err(|_| "gone")?;
+        Ok((!may_be_http(&heard[..count])).then_some(far))
+    }
+
     /// Whether what no policy names may pass.
     fn uncovered(&self) -> Result<(), &'static str> {
         match self.proxy.is_covered_only() {
@@ -202,6 +216,13 @@ impl Service {
             None => Err(Code::Internal.word()),
         }
     }
+}
+
+/// Who has spoken first.
+enum Opening {
+    Client(First),
+    /// It was dialled to hear it.
+    Server(TcpStream),
 }
 
 /// What becomes of a connection.
