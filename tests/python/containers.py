@@ -1,13 +1,12 @@
 """Images by buildah and containers by podman: no daemon, and nothing from a registry. What Dockerfiles call Debian is made of Debian's packages.
 
-Needs root, podman, buildah, runc and mmdebstrap, which tests/run installs. Storage is `container` in the target directory, so that
+Needs root, podman, buildah, runc, crun and mmdebstrap, which tests/run installs. Storage is `container` in the target directory, so that
 the base is made once. Containers have a network of their own with nothing in it but loopback.
 """
 
 import concurrent.futures
 import contextlib
 import ctypes
-import functools
 import hashlib
 import json
 import os
@@ -28,38 +27,44 @@ RELEASE = platform.freedesktop_os_release()["VERSION_CODENAME"]
 # The program is linked against this machine's C library, so the image is of this machine's release.
 DEBIAN = f"docker.io/library/debian:{RELEASE}-slim"
 BASE, PYTHON, IMAGE = "fieldveil-base:test", "fieldveil-python:test", "fieldveil:test"
+# No mount is left behind in the target directory.
+DRIVERS = (("overlay", "--storage-opt", "overlay.skip_mount_home=true"), ("vfs",))
+# With what is said to `podman run`. Not every runtime likes every machine's cgroups, and not every machine has any that can be written to.
+RUNTIMES = (("runc",), ("crun", "--cgroups=disabled"))
 # Podman asks for more than a machine may give; these are below what any gives.
 ULIMITS = ("--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096")
 CLONE_NEWNET = 0x40000000
 
 
-def run(*command, **environment):
+def run(*command, codes=(0,), **environment):
     # Health checks run when they are asked for: there may be no systemd to run them.
     environment = {**os.environ, "DISABLE_HC_SYSTEMD": "true", **environment}
     done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL, env=environment
+        [str(word) for word in command], capture_output=True, text=True, timeout=1200, stdin=subprocess.DEVNULL, env=environment
     )
-    if done.returncode:
+    if done.returncode not in codes:
         raise RuntimeError(f"{' '.join(map(str, command))}: {done.returncode}\n{done.stdout}{done.stderr}")
     return done
 
 
-@functools.cache
-def storage():
-    """Where images and containers are kept, for as long as it stays where it is."""
-    place = PLACE / "place"
-    if not place.exists() or place.read_text() != str(PLACE):
+class Way:
+    """How containers are kept and run here: of DRIVERS, and of RUNTIMES. `why_not` finds one that works."""
+
+    driver, runtime = DRIVERS[0], RUNTIMES[0]
+
+
+def place():
+    """Makes it. What is in it is of use for as long as it stays where it is."""
+    mark = PLACE / "place"
+    if not mark.exists() or mark.read_text() != str(PLACE):
         shutil.rmtree(PLACE, ignore_errors=True)
         PLACE.mkdir(parents=True)
-        place.write_text(str(PLACE))
-    # No mount is left behind in the target directory.
-    overlay = ("--storage-driver", "overlay", "--storage-opt", "overlay.skip_mount_home=true")
-    for driver in (overlay, ("--storage-driver", "vfs")):
-        chosen = (*driver, "--root", PLACE / driver[1], "--runroot", RUNROOT / driver[1])
-        with contextlib.suppress(RuntimeError):
-            run("podman", *chosen, "info")
-            break
-    return chosen
+        mark.write_text(str(PLACE))
+
+
+def storage():
+    name, *options = Way.driver
+    return ("--storage-driver", name, *options, "--root", PLACE / name, "--runroot", RUNROOT / name)
 
 
 def forget():
@@ -68,11 +73,16 @@ def forget():
 
 
 def with_podman(*arguments):
-    return [str(word) for word in ("podman", *storage(), "--cgroup-manager=cgroupfs", "--runtime", shutil.which("runc"), *arguments)]
+    runtime = shutil.which(Way.runtime[0])
+    # Neither a journal nor its warnings: what a container says is a file, and what it says on standard error is all that there is.
+    options = ("--cgroup-manager=cgroupfs", "--events-backend=file", "--log-level=error", "--runtime", runtime)
+    if arguments[0] == "run":
+        arguments = ("run", "--log-driver=k8s-file", *Way.runtime[1:], *ULIMITS, *arguments[1:])
+    return [str(word) for word in ("podman", *storage(), *options, *arguments)]
 
 
-def podman(*arguments):
-    return run(*with_podman(*arguments))
+def podman(*arguments, **more):
+    return run(*with_podman(*arguments), **more)
 
 
 def buildah(*arguments):
@@ -93,23 +103,34 @@ def build(dockerfile, *arguments):
     )
 
 
-def debian():
+def debian(archive):
     """The smallest Debian, under the name that Dockerfiles know it by; without manuals, and hurried, as the public one is."""
-    if has(DEBIAN):
-        return
-    with tempfile.TemporaryDirectory(dir=PLACE) as directory:
-        archive = pathlib.Path(directory) / "debian.tar"
-        options = (
-            "force-unsafe-io", "path-exclude=/usr/share/doc/*", "path-include=/usr/share/doc/*/copyright",
-            "path-exclude=/usr/share/man/*", "path-exclude=/usr/share/locale/*",
-        )
-        run("mmdebstrap", "--variant=minbase", *(f"--dpkgopt={option}" for option in options), RELEASE, archive, **support.PROXIES)
-        podman("import", archive, DEBIAN)
+    options = (
+        "force-unsafe-io", "path-exclude=/usr/share/doc/*", "path-include=/usr/share/doc/*/copyright",
+        "path-exclude=/usr/share/man/*", "path-exclude=/usr/share/locale/*",
+    )
+    # A mirror that fails once is asked again, here and where packages are added.
+    retries = '--aptopt=Acquire::Retries "3"'
+    run("mmdebstrap", "--variant=minbase", retries, *(f"--dpkgopt={option}" for option in options), RELEASE, archive, **support.PROXIES)
+
+
+def trial():
+    """What the tests ask of a machine, and nothing of what they are about."""
+    name = f"trial-{os.getpid()}"
+    podman(
+        "run", "--replace", "--detach", "--name", name, "--network", "none", "--read-only", "--read-only-tmpfs=false", "--user", "65532:65532",
+        "--cap-drop", "all", "--security-opt", "no-new-privileges", "--ulimit", "core=0:0", "--ulimit", "memlock=1048576:1048576",
+        DEBIAN, "sleep", "600",
+    )
+    try:
+        podman("exec", name, "true")
+    finally:
+        podman("rm", "--force", "--time", "0", name)
 
 
 def why_not():
-    """Why no container runs on this machine; none: one does. Programs that are missing are an error."""
-    for program in ("podman", "buildah", "runc", "mmdebstrap"):
+    """Why no container runs on this machine; none: one does, in the way that was found. Programs that are missing are an error."""
+    for program in ("podman", "buildah", "runc", "crun", "mmdebstrap"):
         if shutil.which(program) is None:
             raise RuntimeError(f"{program} is missing (Debian: apt install {program})")
     if os.geteuid() != 0:
@@ -124,9 +145,27 @@ def why_not():
     unable = trouble(run, "unshare", "--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--mount-proc", "true")
     if unable:
         return unable
-    # A mirror that cannot be reached is no property of the machine: that is an error.
-    debian()
-    return trouble(podman, "run", "--rm", "--network", "none", "--read-only", *ULIMITS, DEBIAN, "true")
+    place()
+    reasons = []
+    with tempfile.TemporaryDirectory(dir=PLACE) as directory:
+        archive = pathlib.Path(directory) / "debian.tar"
+        for Way.driver in DRIVERS:
+            unable = trouble(podman, "info")
+            if not unable and not has(DEBIAN):
+                # A mirror that cannot be reached is no property of the machine: that is an error.
+                if not archive.exists():
+                    debian(archive)
+                unable = trouble(podman, "import", archive, DEBIAN)
+            if unable:
+                reasons.append(unable)
+                continue
+            for Way.runtime in RUNTIMES:
+                unable = trouble(trial)
+                if not unable:
+                    return None
+                reasons.append(unable)
+            Way.runtime = RUNTIMES[0]
+    return reasons[0]
 
 
 def image():
@@ -157,12 +196,21 @@ def files(of):
         podman("image", "umount", of)
 
 
+def readable(stack, source):
+    """A copy that any user may read, whoever may read the checkout."""
+    copy = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory())) / source.name
+    (shutil.copytree if source.is_dir() else shutil.copyfile)(source, copy)
+    for path in (copy, *copy.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return copy
+
+
 class Container:
     """One that runs; it goes with the stack."""
 
     def __init__(self, stack, name, *arguments):
         self.name = f"{name}-{os.getpid()}"
-        podman("run", "--detach", "--name", self.name, *ULIMITS, *arguments)
+        podman("run", "--replace", "--detach", "--name", self.name, *arguments)
         stack.callback(podman, "rm", "--force", "--time", "0", self.name)
 
     def look(self, what):
@@ -188,10 +236,8 @@ class Container:
             time.sleep(0.05)
 
     def healthy(self):
-        """As its own health check says."""
-        with contextlib.suppress(RuntimeError):
-            return bool(podman("healthcheck", "run", self.name))
-        return False
+        """As its own health check says, which was run: podman itself ends with other codes."""
+        return podman("healthcheck", "run", self.name, codes=(0, 1)).returncode == 0
 
     def inside(self, act):
         """Calls this on a thread that is in the container's network: sockets that it makes are of there."""
@@ -205,6 +251,9 @@ class Container:
 
         with concurrent.futures.ThreadPoolExecutor(1) as thread:
             return thread.submit(enter).result()
+
+    def signal(self, name):
+        podman("kill", "--signal", name, self.name)
 
     def stop(self):
         """Tells it to end, as `docker stop` does; gives the process that waits for that."""
