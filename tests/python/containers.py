@@ -19,8 +19,7 @@ import time
 
 import support
 
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", support.PROJECT / "target")).resolve()
-PLACE = TARGET / "container"
+PLACE = support.TARGET / "container"
 # Sockets are made in it, so podman takes none of more than 50 characters; and it is one and the same for a storage.
 RUNROOT = pathlib.Path("/run") / f"fieldveil-{hashlib.sha256(bytes(PLACE)).hexdigest()[:16]}"
 RELEASE = platform.freedesktop_os_release()["VERSION_CODENAME"]

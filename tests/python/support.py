@@ -14,6 +14,7 @@ import threading
 import time
 
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", PROJECT / "target")).resolve()
 BINARY = os.environ["FIELDVEIL_BIN"]
 # What this machine has for the way to other machines. What the tests say stays here, and through which proxies, they say.
 PROXIES = {name: os.environ.pop(name) for name in list(os.environ) if name.lower().endswith("_proxy")}

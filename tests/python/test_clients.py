@@ -21,7 +21,6 @@ import recording
 import support
 
 HERE = support.PROJECT / "tests/clients"
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", support.PROJECT / "target"))
 NODE_MODULES = pathlib.Path(os.environ.get("FIELDVEIL_NODE_MODULES", support.PROJECT / "target/npm/node_modules"))
 POLICY = """\
 apiVersion: fieldveil/v1
@@ -112,6 +111,28 @@ def program(name):
     if found is None:
         raise RuntimeError(f"{name} is missing; tests/run installs it")
     return found
+
+
+def with_go():
+    """Builds the client in Go; the command."""
+    binary = support.TARGET / "clients/with_go"
+    command = [support.go(), "build", "-o", str(binary), "."]
+    subprocess.run(command, cwd=HERE / "go", check=True, timeout=300, env=support.go_environment())
+    return [str(binary)]
+
+
+def with_java():
+    """Likewise in Java."""
+    classes = support.TARGET / "clients/java"
+    subprocess.run([program("javac"), "-d", str(classes), str(HERE / "java/Client.java")], check=True, timeout=300)
+    return [program("java"), "-cp", str(classes), "Client"]
+
+
+def environment(**more):
+    """This machine's, but for what has to do with proxies or trust."""
+    gone = ("proxy", "ssl_cert", "ca_bundle", "node_", "java_tool")
+    kept = {name: value for name, value in os.environ.items() if not any(word in name.lower() for word in gone)}
+    return {**kept, "NODE_MODULES": str(NODE_MODULES), **more}
 
 
 class Clients(unittest.TestCase):
@@ -252,17 +273,13 @@ class Clients(unittest.TestCase):
             self.check(command, "1.1", secure=secure, environment={"NODE_MODULES": str(NODE_MODULES)})
 
     def test_go(self):
-        binary = TARGET / "clients" / "with_go"
-        go = support.go()
-        subprocess.run([go, "build", "-o", str(binary), "."], cwd=HERE / "go", check=True, timeout=300, env=support.go_environment())
+        command = with_go()
         for version in ("1.1", "2"):
             for secure in (False, True):
-                self.check([str(binary)], version, secure=secure)
+                self.check(command, version, secure=secure)
 
     def test_java(self):
-        classes = TARGET / "clients" / "java"
-        subprocess.run([program("javac"), "-d", str(classes), str(HERE / "java/Client.java")], check=True, timeout=300)
-        command = [program("java"), "-cp", str(classes), "Client"]
+        command = with_java()
         self.check(command, "1.1", secure=False)
         self.check(command, "1.1", secure=True)
         # An upgrade to HTTP/2 without TLS is not taken: the agent goes on in HTTP/1.1, and so does the client.

@@ -5,7 +5,6 @@ variables is shown to do so, and to work with the remedy of docs/forward.md.
 """
 
 import contextlib
-import os
 import pathlib
 import socket
 import subprocess
@@ -18,7 +17,7 @@ import trustme
 import recording
 import support
 import test_clients
-from test_clients import HERE, NODE_MODULES, SECRETS, TARGET, program
+from test_clients import HERE, NODE_MODULES, SECRETS, program
 
 SETTINGS = """\
 policy: {{dir: policies}}
@@ -99,10 +98,8 @@ class Forward(unittest.TestCase):
     def environment(self, **more):
         """The variables, and no others that have to do with proxies or trust."""
         proxy = f"http://{USER}@127.0.0.1:{self.port}"
-        gone = ("proxy", "ssl_cert", "ca_bundle", "node_", "java_tool")
-        kept = {name: value for name, value in os.environ.items() if not any(word in name.lower() for word in gone)}
         variables = {name: proxy for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy")}
-        return {**kept, **variables, "NODE_MODULES": str(NODE_MODULES), **more}
+        return test_clients.environment(**variables, **more)
 
     def check(self, command, version, *, secure, told=None, without=(), **more):
         self.upstream.got.clear()
@@ -170,17 +167,13 @@ class Forward(unittest.TestCase):
                 self.assertRegex(got.body, rb'^\{"ssn":"fv1~[^"]+~"\}$')
 
     def test_go(self):
-        binary = TARGET / "clients" / "with_go"
-        build = [support.go(), "build", "-o", str(binary), "."]
-        subprocess.run(build, cwd=HERE / "go", check=True, timeout=300, env=support.go_environment())
-        self.both([str(binary)])
-        self.check([str(binary)], "2", secure=True)
+        command = test_clients.with_go()
+        self.both(command)
+        self.check(command, "2", secure=True)
 
     def test_java(self):
         """It does not know the variables, but one of its own; credentials are the application's to give, so there are none."""
-        classes = TARGET / "clients" / "java"
-        subprocess.run([program("javac"), "-d", str(classes), str(HERE / "java/Client.java")], check=True, timeout=300)
-        command = [program("java"), "-cp", str(classes), "Client"]
+        command = test_clients.with_java()
         options = [f"-D{scheme}.proxyHost=127.0.0.1 -D{scheme}.proxyPort={self.free}" for scheme in ("http", "https")]
         environment = {"JAVA_TOOL_OPTIONS": " ".join(options)}
         self.both(command, **environment)

@@ -4,7 +4,6 @@ Needs root and some programs; see namespaces.py.
 """
 
 import contextlib
-import os
 import pathlib
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import recording
 import support
 import test_clients
 from namespaces import PORT, THERE, Namespaces
-from test_clients import HERE, NODE_MODULES, SECRETS, TARGET, program
+from test_clients import HERE, SECRETS, program
 
 SETTINGS = """\
 policy: {{dir: policies}}
@@ -58,11 +57,9 @@ class TransparentClients(unittest.TestCase):
             self.out = pathlib.Path(directory)
             url = f"https://api.example.com:{self.secure}" if secure else f"http://api.example.com:{self.clear}"
             arguments = [url, version, self.ca if secure else "-", self.plan(self.out, without), directory]
-            gone = ("proxy", "ssl_cert", "ca_bundle", "node_", "java_tool")
-            kept = {name: value for name, value in os.environ.items() if not any(word in name.lower() for word in gone)}
             done = subprocess.run(
                 self.world.application(*command, *arguments), capture_output=True, text=True, timeout=200,
-                env={**kept, "NODE_MODULES": str(NODE_MODULES), **environment},
+                env=test_clients.environment(**environment),
             )
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
             # With TLS the service chooses; without, the client knows what it speaks.
@@ -101,16 +98,12 @@ class TransparentClients(unittest.TestCase):
         self.both([program("node"), HERE / "with_axios.mjs"])
 
     def test_go(self):
-        binary = TARGET / "clients" / "with_go"
-        build = [support.go(), "build", "-o", str(binary), "."]
-        subprocess.run(build, cwd=HERE / "go", check=True, timeout=300, env=support.go_environment())
+        command = test_clients.with_go()
         for version in ("1.1", "2"):
-            self.both([binary], version)
+            self.both(command, version)
 
     def test_java(self):
-        classes = TARGET / "clients" / "java"
-        subprocess.run([program("javac"), "-d", str(classes), str(HERE / "java/Client.java")], check=True, timeout=300)
-        command = [program("java"), "-cp", classes, "Client"]
+        command = test_clients.with_java()
         self.both(command)
         self.check(command, "2", secure=False, told="1.1")
         self.check(command, "2", secure=True, without=("expect",))
