@@ -11,7 +11,6 @@ import tempfile
 import unittest
 
 import recording
-import support
 import test_clients
 from namespaces import PORT, THERE, Namespaces
 from test_clients import HERE, SECRETS, program
