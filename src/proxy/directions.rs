@@ -110,16 +110,12 @@ impl Directions {
         let held = match record.waiting(held).await {
             Ok(held) => held,
             Err(Unheld::TooLarge(body)) => {
-                let whole = match self.in_pieces(rules, declared) {
-                    Ok(()) => return Ok(Arrived::Flowing(Flowing::Document(body))),
-                    Err(whole) => whole,
+                let (error, why) = match (foreign, self.in_pieces(rules, declared)) {
+                    (Some(error), _) => (error, declared.word()),
+                    (None, Ok(())) => return Ok(Arrived::Flowing(Flowing::Document(body))),
+                    (None, Err(whole)) => (Code::BodyTooLarge.because(whole), "too-large"),
                 };
-                way.unreadable(
-                    Side::Request,
-                    Code::BodyTooLarge.because(whole).closing(),
-                    "too-large",
-                    record,
-                )?;
+                way.unreadable(Side::Request, error.closing(), why, record)?;
                 headers::stream(headers);
                 return Ok(Arrived::Passing(body));
             }

@@ -136,10 +136,36 @@ async fn heads_are_sealed_with_or_without_a_body() {
 async fn trailers_do_not_say_what_the_head_seals() {
     let upstream = mirror().await;
     let agent = before(&upstream).await;
-    let chunked = "POST /heads HTTP/1.1\r\nHost: a\r\nTrailer: x-ssn, x-ok\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nx-ssn: 078-05-1120\r\nx-ok: 7\r\n\r\n";
+    let chunked = "POST /heads HTTP/1.1\r\nHost: a\r\nTrailer: x-ssn, x-ok\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nx-ssn: 078-05-1120\r\nX_SSN: 078-05-1120\r\nx-ok: 7\r\n\r\n";
     let answer = agent.ask(chunked).await;
     check(&upstream, &answer, 0);
     assert!(upstream.text().contains("x-ok: 7"), "{}", upstream.text());
+}
+
+/// What no rule of the route reads is refused however long it is, and however long that takes to show.
+#[tokio::test]
+async fn a_foreign_body_that_is_too_long_to_be_held_is_refused() {
+    let upstream = Raw::echo().await;
+    let mut setup = Setup::before(upstream.address).policy(POLICY);
+    setup.limits.held_body = 1_000;
+    let agent = setup.start().await;
+    let body = format!(
+        "{{\"p\":\"{}\",\"ssn\":\"078-05-1120\"}}",
+        "x".repeat(20_000)
+    );
+    for kind in ["application/json", "text/plain", "application/x-ndjson"] {
+        let request = format!(
+            "POST /forms HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+            body.len()
+        );
+        let answer = agent.ask(request).await;
+        assert_eq!(
+            (answer.status(), answer.code()),
+            (415, "content-type".to_owned()),
+            "{kind}"
+        );
+    }
+    assert_eq!(upstream.connections(), 0);
 }
 
 #[tokio::test]
