@@ -10,7 +10,7 @@ pub mod held;
 pub mod pace;
 pub mod records;
 
-pub use arriving::{Arriving, Broken};
+pub use arriving::{Arriving, Broken, alike};
 
 use crate::audit::Record;
 use crate::upstream::Progress;

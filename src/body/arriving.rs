@@ -94,7 +94,7 @@ impl Arriving {
         }
     }
 
-    /// Leaves these fields out of the trailers: what is sealed in a head must not follow in clear behind the body.
+    /// Leaves these fields, and what is [alike], out of the trailers: what is sealed in a head must not follow in clear behind the body.
     pub fn without_trailers(mut self, names: Vec<HeaderName>) -> Arriving {
         self.withheld = names;
         self
@@ -153,7 +153,13 @@ impl HttpBody for Arriving {
         Poll::Ready(match frame {
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
-                    for name in &body.withheld {
+                    let is_withheld = |name: &&HeaderName| {
+                        body.withheld
+                            .iter()
+                            .any(|one| alike(one.as_str(), name.as_str()))
+                    };
+                    let withheld: Vec<_> = trailers.keys().filter(is_withheld).cloned().collect();
+                    for name in withheld {
                         trailers.remove(name);
                     }
                 }
@@ -183,4 +189,10 @@ impl fmt::Debug for Arriving {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Arriving")
     }
+}
+
+/// Whether two names of fields are one to some servers, which take `_` for `-` (CGI, WSGI). Both in lower case.
+pub fn alike(one: &str, other: &str) -> bool {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    one.len() == other.len() && one.bytes().map(plain).eq(other.bytes().map(plain))
 }

@@ -1,6 +1,7 @@
 //! A message's head as the engine takes it, and what becomes of it: the lines of the fields that rules name, and the query.
 
 use super::refusal;
+use crate::body::alike;
 use crate::body::held::Declared;
 use crate::error::{Code, Error};
 use crate::transform::{Heads, Message, Rules, Shape, Spot};
@@ -64,7 +65,7 @@ impl Letter {
         let uri = front.uri.as_ref().filter(|_| rules.reads(Spot::Query));
         letter.query = uri.and_then(|uri| uri.query()).map(str::to_owned);
         for name in front.headers.keys() {
-            let named = rules.headers().find(|named| like(named, name.as_str()));
+            let named = rules.headers().find(|named| alike(named, name.as_str()));
             let near = || rules.is_near(Spot::Header, name.as_str());
             let Some(named) = named.or_else(|| near().then_some(name.as_str())) else {
                 continue;
@@ -130,12 +131,6 @@ impl Letter {
             false => Ok(()),
         }
     }
-}
-
-/// Some servers take `_` in the name of a field for `-` (CGI, WSGI).
-fn like(one: &str, other: &str) -> bool {
-    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
-    one.len() == other.len() && one.bytes().map(plain).eq(other.bytes().map(plain))
 }
 
 /// The trailer fields that must not go on where these rules seal header fields.

@@ -1,6 +1,7 @@
 //! Which route takes a request, and with which circumstances: the policy's answer in terms of the road.
 
 use crate::audit::{Record, Side};
+use crate::body::alike;
 use crate::context::{Circumstances, Outside};
 use crate::error::{Code, Error};
 use crate::policy::{Matched, Mode, Peer, Policies, Route, Unmatched};
@@ -159,14 +160,10 @@ const METHOD_OVERRIDES: [&str; 3] = [
 
 /// The values of a header, and of its twins with `_` in the place of `-`, which some servers (CGI, WSGI) take for it.
 fn all_like<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h HeaderValue> {
-    let like = move |(a, b): (u8, u8)| a == b || (a == b'_' && b == b'-');
-    headers
+    let alike = headers
         .iter()
-        .filter(move |(known, _)| {
-            let known = known.as_str();
-            known.len() == name.len() && known.bytes().zip(name.bytes()).all(like)
-        })
-        .map(|(_, value)| value)
+        .filter(move |(known, _)| alike(known.as_str(), name));
+    alike.map(|(_, value)| value)
 }
 
 /// The same route, or none both times.
