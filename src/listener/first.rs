@@ -8,8 +8,12 @@ use bytes::BytesMut;
 use hello::{Hello, hello};
 use tokio::io::AsyncReadExt;
 
-/// Bytes of a method's name: what has no blank behind so many is no HTTP.
-const METHOD_BYTES_MAX: usize = 32;
+/// Bytes within which a request shows: so many blanks are left to the door, and a word or a line that is longer is no HTTP.
+const LINE_BYTES_MAX: usize = 16 << 10;
+/// It is passed over at the beginning of texts.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// With a zero behind it, that is how version 2 of HAProxy's PROXY protocol begins: of whom it speaks cannot be told, and what follows may be HTTP.
+const PROXY_BEGINS: &[u8] = b"\r\n\r\n";
 /// The first byte of a record that begins a handshake (RFC 8446 section 5.1).
 pub(super) const TLS_HANDSHAKE: u8 = 22;
 /// The first byte of a record's version, in all versions.
@@ -64,26 +68,54 @@ pub fn what(begun: &[u8]) -> Option<First> {
             Hello::Unreadable => First::Unreadable,
         });
     }
-    // Empty lines before a request are passed over (RFC 9112 section 2.2).
-    let mut ahead = begun.iter().take(METHOD_BYTES_MAX);
-    let begun = match ahead.position(|byte| !matches!(byte, b'\r' | b'\n')) {
-        None if begun.len() < METHOD_BYTES_MAX => return None,
-        None => return Some(First::Other),
-        Some(blank) => &begun[blank..],
+    request(begun)
+}
+
+/// What is no TLS. A request that some server takes is one here, however it is spelt: the door says what is wrong with it.
+fn request(begun: &[u8]) -> Option<First> {
+    let begun = match begun.strip_prefix(BYTE_ORDER_MARK) {
+        None if BYTE_ORDER_MARK.starts_with(begun) => return None,
+        None => begun,
+        Some(behind) => behind,
     };
-    let word = begun.iter().take(METHOD_BYTES_MAX);
+    // Empty lines before a request are passed over (RFC 9112 section 2.2), by some servers in any number, and other blanks, too.
+    let mut ahead = begun.iter().take(LINE_BYTES_MAX);
+    let ahead = match ahead.position(|byte| !matches!(byte, b'\r' | b'\n' | b' ' | b'\t')) {
+        None if begun.len() < LINE_BYTES_MAX => return None,
+        None => return Some(First::Http),
+        Some(ahead) => ahead,
+    };
+    let (ahead, begun) = begun.split_at(ahead);
+    if (ahead, begun[0]) == (PROXY_BEGINS, 0) {
+        return Some(First::Http);
+    }
+    let word = begun.iter().take(LINE_BYTES_MAX);
     let word = word.take_while(|byte| is_tchar(**byte)).count();
+    if word == 0 || !matches!(begun.get(word)?, b' ' | b'\t') {
+        return Some(First::Other);
+    }
     let is_usual = |byte: &u8| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_');
-    match begun.get(word)? {
-        b' ' if word > 0 && begun[..word].iter().all(is_usual) => Some(First::Http),
-        // Any token may be a method (RFC 9110 section 9.1), and is one to somebody. Other protocols have words, too; no target of HTTP
-        // begins as what follows them.
-        b' ' if word > 0 => match begun.get(word + 1)? {
-            b'/' | b'*' | b'h' | b'H' => Some(First::Http),
-            _ => Some(First::Other),
-        },
+    if begun[..word].iter().all(is_usual) {
+        return Some(First::Http);
+    }
+    // Any token may be a method (RFC 9110 section 9.1), and is one to somebody. Other protocols have words, too: it takes a target, or a
+    // version at the end of the line.
+    let behind = &begun[word + 1..];
+    if matches!(behind.first()?, b'/' | b'*' | b'h' | b'H') {
+        return Some(First::Http);
+    }
+    let within = &behind[..behind.len().min(LINE_BYTES_MAX)];
+    let is_end = |byte: &u8| byte.is_ascii_control() && !matches!(byte, b'\r' | b'\t');
+    match within.iter().position(is_end) {
+        None if behind.len() < LINE_BYTES_MAX => None,
+        Some(end) if within[end] == b'\n' && names_version(&within[..end]) => Some(First::Http),
         _ => Some(First::Other),
     }
+}
+
+fn names_version(line: &[u8]) -> bool {
+    line.windows(5)
+        .any(|five| five.eq_ignore_ascii_case(b"HTTP/"))
 }
 
 /// Whether a server of HTTP, with TLS or without, may say this before it was asked anything: its end, an answer to a client that it does

@@ -98,23 +98,37 @@ fn http_is_told_from_what_is_none() {
         ),
         (
             b"\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\nGET /",
-            Some(First::Other),
+            Some(First::Http),
         ),
+        (&[b'\n'; LINE_BYTES_MAX], Some(First::Http)),
         // What no server may take, and some do.
         (b"patch ", None),
         (b"patch /people HTTP/1.1", Some(First::Http)),
         (b"Post http://a/", Some(First::Http)),
         (b"\r\n", None),
         (b"\r\n\r\nPOST /people HTTP/1.1", Some(First::Http)),
-        (&[b'\n'; 32], Some(First::Other)),
+        (&[b'\n'; 32], None),
+        (b" GET ", Some(First::Http)),
+        (b"\xef\xbb", None),
+        (b"\xef\xbb\xbfPOST ", Some(First::Http)),
+        (b"\xef\xbb\xbe", Some(First::Other)),
+        (b"POST\t", Some(First::Http)),
+        (b"\r\n\r\n\0\r\nQUIT\n", Some(First::Http)),
+        (b"\r\n\0", Some(First::Other)),
+        (b"get people HTTP/1.1", None),
+        (b"get people HTTP/1.1\r\n", Some(First::Http)),
+        (b"get people?\0 HTTP/1.1\r\n", Some(First::Other)),
+        (b"get key", None),
         (b"get key\r\n", Some(First::Other)),
         (b"SSH-2.0-OpenSSH_9", None),
         (b"SSH-2.0-OpenSSH_9.6\r\n", Some(First::Other)),
-        (b" GET", Some(First::Other)),
+        (b" GET", None),
         (b"get ", None),
         (b"\0\0\0\x08\x04\xd2\x16\x2f", Some(First::Other)),
         (b"GET\r\n", Some(First::Other)),
-        (&[b'A'; 40], Some(First::Other)),
+        (&[b'A'; 40], None),
+        (&[b'A'; LINE_BYTES_MAX + 1], Some(First::Other)),
+        (&[&[b'A'; 300][..], b" /"].concat(), Some(First::Http)),
     ] {
         let text = String::from_utf8_lossy(bytes);
         assert_eq!(what(bytes), expected, "{text:?}");
@@ -164,5 +178,19 @@ fn what_servers_say_first() {
         &[0, 0, 0, 4, 0, 0, 0, 0, 1],
     ] {
         assert!(!may_be_http(heard), "{heard:?}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn more_bytes_never_make_a_request_something_else(
+        bytes in proptest::collection::vec(proptest::sample::select(b" \t\r\n\0AGgh/*HTP\x80\xef\xbb\xbf".to_vec()), 0..40),
+    ) {
+        let whole = what(&bytes);
+        for end in 0..bytes.len() {
+            if let Some(early) = what(&bytes[..end]) {
+                proptest::prop_assert_eq!(&whole, &Some(early));
+            }
+        }
     }
 }

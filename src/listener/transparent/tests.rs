@@ -339,7 +339,20 @@ async fn no_spelling_of_a_request_goes_by_unseen() {
     let far = Far::new().await;
     let between = Between::before(&far, POLICY, false).await;
     let body = r#"{"ssn":"078-05-1120"}"#;
-    for method in ["POST", "patch", "\r\nPOST", "\n\r\nPut"] {
+    let blank = "\r\n".repeat(40) + "POST";
+    let long = "M".repeat(40);
+    for method in [
+        "POST",
+        "patch",
+        "\r\nPOST",
+        "\n\r\nPut",
+        &blank,
+        &long,
+        " POST",
+        "\u{feff}POST",
+        "post people",
+        "\r\n\r\n\0\r\nQUIT\n!\x11\0\x0c\x7f\0\0\x01\x7f\0\0\x01\0\x50\0\x50POST",
+    ] {
         let request = format!(
             "{method} /people HTTP/1.1\r\nHost: api.example.com:{}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
             far.address.port(),
