@@ -287,7 +287,9 @@ pub struct Document<'s> {
     whole: &'s [u8],
     /// In `whole`; of an event, all.
     text: Range<usize>,
+    /// Of an event that has some.
     data: Option<(Data<'s>, Cow<'s, [u8]>)>,
+    foreign: Option<usize>,
     framing: Framing,
 }
 
@@ -296,16 +298,18 @@ impl<'s> Document<'s> {
     pub fn of(framing: Framing, bytes: &'s [u8], all: Range<usize>, text: Range<usize>) -> Self {
         let whole = &bytes[all.clone()];
         let data = match framing {
-            Framing::Events => Data::of(whole),
+            Framing::Events => Some(Data::of(whole)),
             Framing::Lines | Framing::Sequence => None,
         };
+        let foreign = data.as_ref().and_then(Data::foreign);
         Document {
             whole,
             text: text.start - all.start..text.end - all.start,
-            data: data.map(|data| {
+            data: data.filter(|data| !data.is_empty()).map(|data| {
                 let text = data.text();
                 (data, text)
             }),
+            foreign,
             framing,
         }
     }
@@ -318,6 +322,11 @@ impl<'s> Document<'s> {
     /// Where the JSON text stands in it; of an event, all.
     pub fn span(&self) -> Range<usize> {
         self.text.clone()
+    }
+
+    /// Where a line begins that belongs to no event: it is not looked into, and might say anything.
+    pub fn foreign(&self) -> Option<usize> {
+        self.foreign
     }
 
     /// An event that only says that the stream is over.

@@ -201,13 +201,18 @@ impl Engine {
         self.decide(error, Some(why), true)
     }
 
+    /// What cannot be understood does not pass on this side, but where it only observes.
+    pub fn must_understand(&self) -> bool {
+        self.rules.seals_bodies() || self.rules.rejects()
+    }
+
     fn decide(&self, error: Error, why: Option<&'static str>, unread: bool) -> Result<(), Broken> {
-        let sealing = match unread {
-            true => self.rules.seals_bodies(),
-            false => self.rules.seals(),
+        let passes = match unread {
+            true => !self.must_understand(),
+            false => !self.rules.seals() && !self.rules.rejects(),
         };
         match why {
-            Some(why) if !sealing && !self.rules.rejects() => {
+            Some(why) if passes => {
                 self.slip.unread(why);
                 Ok(())
             }

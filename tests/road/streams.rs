@@ -184,6 +184,90 @@ async fn a_bad_line_after_a_thousand_good_ones_ends_the_request_visibly() {
     }
 }
 
+/// What readers of events pass over may be read by others: JSON that is only declared as events is all of that kind.
+#[tokio::test]
+async fn lines_that_are_of_no_event_end_a_stream_that_is_sealed() {
+    let said = "{\"ssn\":\"078-05-1120\"}";
+    let mut strange: Vec<String> = [
+        "data : ",
+        "Data: ",
+        " data: ",
+        "data\t: ",
+        "\u{c}data: ",
+        "\u{feff}\u{feff}data: ",
+        "",
+        "data: [DONE]\n\n",
+        "data:\n",
+        "event: x\r",
+        "data: {}\ndatum: ",
+    ]
+    .iter()
+    .map(|before| format!("{before}{said}\n\n"))
+    .collect();
+    strange.push(said.to_owned());
+    strange.push(said.replace(':', ":\n"));
+    for stream in &strange {
+        let upstream = live_echo().await;
+        let agent = before(&upstream).await;
+        let mut client = agent.line().await;
+        client.say(head("/people", EVENTS, "").as_bytes()).await;
+        client.say_chunk(stream.as_bytes()).await;
+        client.say_chunk(b"").await;
+        let answer = client.head().await.unwrap_or_default();
+        eventually("the access is over", || agent.records.all().len() == 1).await;
+        let outcomes = agent.records.outcomes();
+        assert!(
+            matches!(
+                outcomes[..],
+                [Outcome::Refused {
+                    code: "not-json",
+                    ..
+                }]
+            ),
+            "{stream:?} {outcomes:?} {answer}"
+        );
+        assert!(!upstream.text().contains("078-05"), "{stream:?}");
+
+        // An answer that would be sealed, likewise.
+        let upstream = Raw::answering(answer_of(EVENTS, "", stream.as_bytes())).await;
+        let agent = before(&upstream).await;
+        let mut client = agent.line().await;
+        client
+            .say(b"GET /inbound HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await;
+        client.head().await.expect("a head");
+        let mut came = Vec::new();
+        while let Some(chunk) = client.chunk().await {
+            assert!(!chunk.is_empty(), "no clean end");
+            came.extend(chunk);
+        }
+        assert!(
+            !String::from_utf8_lossy(&came).contains("078-05"),
+            "{stream:?}"
+        );
+        eventually("the access is over", || agent.records.all().len() == 1).await;
+        assert_eq!(agent.records.cuts(), ["upstream-unreadable"], "{stream:?}");
+
+        // What only opens lets them pass, with what it can open beside them.
+        let upstream = Raw::answering(answer_of(EVENTS, "", stream.as_bytes())).await;
+        let agent = before(&upstream).await;
+        let answer = agent.ask("GET /people HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!(answer.text(), stream);
+
+        // So does what observes, but that it says so.
+        let upstream = live_echo().await;
+        let agent = before(&upstream).await;
+        let mut client = agent.line().await;
+        client.say(head("/watched", EVENTS, "").as_bytes()).await;
+        client.say_chunk(stream.as_bytes()).await;
+        client.say_chunk(b"").await;
+        assert_eq!(client.answer().await.text(), *stream);
+        eventually("the access is over", || agent.records.all().len() == 1).await;
+        assert_eq!(agent.records.outcomes(), [Outcome::Answered]);
+        assert_eq!(agent.records.all()[0].observed, Some("not-json"));
+    }
+}
+
 #[tokio::test]
 async fn what_only_opens_passes_what_it_cannot_read_and_counts_it() {
     let upstream = live_echo().await;

@@ -8,6 +8,7 @@ pub struct Data<'e> {
     event: &'e [u8],
     /// Its lines of `data`.
     lines: Vec<Line>,
+    foreign: Option<usize>,
 }
 
 /// One line, in the event.
@@ -19,9 +20,10 @@ struct Line {
 }
 
 impl<'e> Data<'e> {
-    /// Of an event as it came; `None`: it has no such line.
-    pub fn of(event: &'e [u8]) -> Option<Data<'e>> {
+    /// Of an event as it came.
+    pub fn of(event: &'e [u8]) -> Data<'e> {
         let mut lines = Vec::new();
+        let mut foreign = None;
         let mut at = 0;
         while at < event.len() {
             let length = event[at..].iter().position(|b| matches!(b, b'\r' | b'\n'));
@@ -31,7 +33,8 @@ impl<'e> Data<'e> {
                 [] => end,
                 _ => end + 1,
             };
-            let value = match event[at..end].strip_prefix(b"data") {
+            let line = &event[at..end];
+            let value = match line.strip_prefix(b"data") {
                 Some([b':', b' ', rest @ ..] | [b':', rest @ ..]) => Some(end - rest.len()..end),
                 Some([]) => Some(end..end),
                 _ => None,
@@ -39,10 +42,26 @@ impl<'e> Data<'e> {
             if let Some(value) = value {
                 let all = at..next;
                 lines.push(Line { all, value });
+            } else if !is_known(line) {
+                foreign.get_or_insert(at);
             }
             at = next;
         }
-        (!lines.is_empty()).then_some(Data { event, lines })
+        Data {
+            event,
+            lines,
+            foreign,
+        }
+    }
+
+    /// It has no such line.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Where the first line begins that is no comment and has the name of no field. Readers pass over it; what it says is nobody's.
+    pub fn foreign(&self) -> Option<usize> {
+        self.foreign
     }
 
     /// The lines' values, a line feed between two.
@@ -92,6 +111,16 @@ impl<'e> Data<'e> {
     }
 }
 
+/// A line without `data` that events have: a comment, or a field by its exact name. One of blanks says nothing.
+fn is_known(line: &[u8]) -> bool {
+    let fields = [&b"event"[..], b"id", b"retry"];
+    line.starts_with(b":")
+        || line.iter().all(|byte| matches!(byte, b' ' | b'\t'))
+        || fields
+            .iter()
+            .any(|name| matches!(line.strip_prefix(*name), Some([] | [b':', ..])))
+}
+
 /// A text's lines, whatever ends them: no line's end must come into a field.
 struct Values<'t>(Option<&'t [u8]>);
 
@@ -119,7 +148,8 @@ mod tests {
 
     #[track_caller]
     fn check(event: &str, text: &str, new: &str, written: &str) {
-        let data = Data::of(event.as_bytes()).expect("data");
+        let data = Data::of(event.as_bytes());
+        assert_eq!(data.foreign(), None, "{event:?}");
         assert_eq!(data.text(), text.as_bytes(), "{event:?}");
         let mut out = Vec::new();
         data.write(text.as_bytes(), &mut out);
@@ -154,11 +184,37 @@ mod tests {
         for event in [
             "\n",
             ": data: 1\n\n",
-            "dataset: 1\n\n",
-            " data: 1\n\n",
-            "Data: 1\n\n",
+            " \t\r\n\r\n",
+            "id: data\revent\nretry:1\r\n\n",
         ] {
-            assert!(Data::of(event.as_bytes()).is_none(), "{event:?}");
+            let data = Data::of(event.as_bytes());
+            assert!(data.is_empty() && data.foreign().is_none(), "{event:?}");
         }
+    }
+
+    #[test]
+    fn a_line_of_another_name_is_foreign() {
+        for (event, at) in [
+            ("dataset: 1\n\n", 0),
+            (" data: 1\n\n", 0),
+            ("Data: 1\n\n", 0),
+            ("data : 1\n\n", 0),
+            ("data\t: 1\n\n", 0),
+            ("\u{c}data: 1\n\n", 0),
+            ("\u{feff}data: 1\n\n", 0),
+            ("{\"a\":1}", 0),
+            ("{\n\"a\": 1\n}\n\n", 0),
+            ("1\n\n", 0),
+            (" \u{c}\n\n", 0),
+            ("ids: 1\n\n", 0),
+            ("Retry: 1\n\n", 0),
+            (": x\r\nevent: x\r\nname\r\n\r\n", 15),
+        ] {
+            let data = Data::of(event.as_bytes());
+            assert!(data.is_empty(), "{event:?}");
+            assert_eq!(data.foreign(), Some(at), "{event:?}");
+        }
+        let data = Data::of(b"data:\n{\"a\":1}\n\n");
+        assert_eq!((data.is_empty(), data.foreign()), (false, Some(6)));
     }
 }

@@ -7,7 +7,7 @@ use crate::body::coding::Undecodable;
 use crate::body::flow::{Rewrite, Work};
 use crate::body::records::{Cutter, Document, Framing, Piece};
 use crate::error::Code;
-use crate::transform::{Gather, GatheredPart, quoted};
+use crate::transform::{Gather, GatheredPart, Refusal, quoted};
 use http::HeaderMap;
 use std::ops::Range;
 
@@ -47,6 +47,15 @@ impl Records {
         let gathering = self.gather.as_ref().map_or(0, Gather::memory);
         let kept = self.cutter.pending() + out.len() + gathering;
         let document = Document::of(self.framing, self.cutter.bytes(), all, text);
+        if let Some(offset) = document.foreign()
+            && self.engine.must_understand()
+        {
+            let what = "a line of an event is no comment and no field of events";
+            self.engine
+                .judge(Refusal::NotJson { offset, what }.into())?;
+            out.extend_from_slice(document.whole());
+            return Ok(());
+        }
         let Some(text) = document.text() else {
             // What ends a stream says that nothing goes on.
             if document.is_mark()

@@ -326,6 +326,11 @@ pub fn cases() -> Vec<Case> {
         // Streams of records outward.
         post("lines", "/records/7", typed(LINES, lines)),
         post("events", "/records/7", typed(EVENTS, events)),
+        post(
+            "JSON that is declared as events",
+            "/records/7",
+            typed(EVENTS, PERSON),
+        ),
         post("a sequence", "/records/7", typed(SEQUENCE, sequence)),
         post(
             "lines without end",
