@@ -189,7 +189,7 @@ codes! {
     NotText "not-text" 422 Client "A value to be sealed is not text in UTF-8"
         "Send the header, field or part as text in UTF-8, and files under names that no rule seals."
     PatchRefused "patch-refused" 422 Policy "The patch does something that cannot be done on sealed values"
-        "Replace sealed values whole: no test, no move or copy to a place that is not sealed alike, no pointer into one."
+        "Replace sealed values whole: no test, no move or copy to a place that is not sealed alike, no pointer into one; and send no members but `op`, `path`, `from` and `value`."
     SealedHead "sealed-head" 431 Policy "With its values sealed, the target would be over 16 KiB or the head over 32 KiB"
         "Send fewer or shorter values there, or move them into the body."
     TooMany "too-many" 413 Client "The document has more classified values than one request may have"

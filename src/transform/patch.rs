@@ -1,13 +1,13 @@
 //! A JSON Patch (RFC 6902): each operation's value belongs where its pointer points, and is judged by the rules for that place.
 //!
 //! What cannot be judged, or not be done on sealed values, is refused: a comparison with one, a move between places that are not
-//! sealed alike, a pointer into one.
+//! sealed alike, a pointer into one, a member that no operation has.
 
 use super::Refusal;
-use super::plan::{Planner, UNJUDGED};
+use super::plan::{PIECE_BYTES, Planner, UNJUDGED, VALUES_MAX};
 use super::rules::{CompiledAction, Rules, Source, rules_of};
 use crate::path::Path;
-use crate::scan::{self, Automaton, Found, Hit, Interest, Kind, Scanner, Tag, text};
+use crate::scan::{Automaton, Found, Hit, Interest, Kind, Scanner, Tag, text};
 use std::sync::LazyLock;
 
 /// The most operations of one patch.
@@ -15,16 +15,20 @@ const OPERATIONS_MAX: usize = 4_096;
 /// The most meanings of one pointer that are compared.
 const MEANINGS_MAX: usize = 8;
 /// The members of an operation, in the order of their tags in [`OPERATIONS`].
-const MEMBERS: [&str; 6] = [
+const MEMBERS: [&str; 7] = [
     "$",
     "$[*]",
     "$[*].op",
     "$[*].path",
     "$[*].from",
     "$[*].value",
+    "$[*].*",
 ];
 const OBJECT: Tag = 1;
+const FROM: Tag = 4;
 const VALUE: Tag = 5;
+/// Of a member that bears it alone, nobody knows what it is.
+const ANY: Tag = 6;
 
 /// Finds the operations of a patch, and their members.
 static OPERATIONS: LazyLock<Automaton> = LazyLock::new(|| {
@@ -41,7 +45,7 @@ static OPERATIONS: LazyLock<Automaton> = LazyLock::new(|| {
         tags if tags.contains(&VALUE) => Interest::WHOLE,
         _ => Interest::EVERY,
     };
-    Automaton::build(&steps, interest).unwrap_or_else(|_| unreachable!("six short paths"))
+    Automaton::build(&steps, interest).unwrap_or_else(|_| unreachable!("seven short paths"))
 });
 
 /// One operation, as far as it was read.
@@ -61,7 +65,15 @@ impl Planner<'_, '_> {
         if !rules.evaluated.is_empty() {
             return Err(UNJUDGED);
         }
-        let found = scan::scan(&OPERATIONS, rules.manner.depth_max, self.body)?;
+        let mut scanner = Scanner::new(&*OPERATIONS, rules.manner.depth_max);
+        for piece in self.body.chunks(PIECE_BYTES) {
+            scanner.feed(piece)?;
+            if scanner.hits() > VALUES_MAX {
+                return Err(Refusal::TooMany);
+            }
+        }
+        let found = scanner.finish()?;
+        let strict = self.strict();
         let object = |hit: &&Hit| OPERATIONS.selected(hit.state) == [OBJECT];
         if found.hits.iter().filter(object).count() > OPERATIONS_MAX {
             return Err(Refusal::TooMany);
@@ -85,7 +97,12 @@ impl Planner<'_, '_> {
                         self.operation(&whole)?;
                     }
                 }
-                [member] if *member > OBJECT => {
+                // An upstream ignores it (RFC 6902, section 4), or takes it for a spelling of one that it knows, or keeps it.
+                [ANY] if strict => {
+                    return Err(wrong("a member that RFC 6902 does not have"));
+                }
+                [ANY] => {}
+                [member, ANY] => {
                     let body = self.body;
                     let known = operation.as_mut().filter(|of| of.start == hit.parent);
                     let known = known.ok_or(wrong("an operation is no object"))?;
@@ -100,6 +117,11 @@ impl Planner<'_, '_> {
         }
     }
 
+    /// What the side does not know, it refuses. One that only opens leaves it as it is.
+    fn strict(&self) -> bool {
+        self.plan.rules.seals_bodies() || self.plan.rules.rejects()
+    }
+
     fn operation(&mut self, operation: &Operation<'_>) -> Result<(), Refusal> {
         let rules = self.plan.rules;
         let wrong = |what| Refusal::Patch {
@@ -109,6 +131,12 @@ impl Planner<'_, '_> {
         let op = operation.op.as_deref().ok_or(wrong("no `op`"))?;
         let path = operation.path.as_deref().ok_or(wrong("no `path`"))?;
         let states = states(rules, path).map_err(wrong)?;
+        // Not asked for, it goes on all the same.
+        if self.strict()
+            && let Some(from) = &operation.from
+        {
+            self::states(rules, from).map_err(wrong)?;
+        }
         match op {
             "add" | "replace" | "test" => {
                 if operation.value.is_none() {
@@ -162,8 +190,8 @@ impl<'b> Operation<'b> {
         let told = told.ok_or("an `op`, `path` or `from` that is no Unicode text")?;
         let place = match member {
             2 => &mut self.op,
-            3 => &mut self.path,
-            _ => &mut self.from,
+            FROM => &mut self.from,
+            _ => &mut self.path,
         };
         match place.replace(told) {
             None => Ok(()),

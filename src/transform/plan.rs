@@ -19,7 +19,7 @@ use std::ops::Range;
 /// The most values that rules and binds may select in one body.
 pub(super) const VALUES_MAX: usize = 1 << 18;
 /// Bytes that are scanned between two looks at their number.
-const PIECE_BYTES: usize = 1 << 20;
+pub(super) const PIECE_BYTES: usize = 1 << 20;
 /// The most different records that one body may ask to open; tokens beyond stay sealed.
 const RECORDS_MAX: usize = 4_096;
 

@@ -272,6 +272,27 @@ async fn what_has_no_single_meaning_is_refused_before_it_goes_up() {
             422,
             "patch-refused",
         ),
+        (
+            "/json",
+            PATCH,
+            "[{\"op\":\"replace\",\"path\":\"/ssn\",\"value\":1,\"oldValue\":\"078-05-1120\"}]",
+            422,
+            "patch-refused",
+        ),
+        (
+            "/json",
+            PATCH,
+            "[{\"op\":\"add\",\"path\":\"/a\",\"value\":1,\"ssn\":\"078-05-1120\"}]",
+            422,
+            "patch-refused",
+        ),
+        (
+            "/json",
+            PATCH,
+            "[{\"op\":\"remove\",\"path\":\"/a/0\",\"context\":{\"ssn\":\"078-05-1120\"}}]",
+            422,
+            "patch-refused",
+        ),
         ("/json", MERGE, "{\"ssn\":{\"a\":1}}", 422, "patch-refused"),
     ] {
         let answer = agent.ask(request(target, lines, body)).await;

@@ -654,6 +654,13 @@ fn patches() {
         r#"{"op":"add","path":7,"value":1}"#,
         r#"{"op":"add","path":"/x","path":"/ssn","value":1}"#,
         r#"{"op":"add","path":"/x","value":1,"v\u0061lue":2}"#,
+        r#"{"op":"add","path":"/x","value":1,"ssn":"1"}"#,
+        r#"{"op":"replace","path":"/ssn","value":"x","oldValue":"1"}"#,
+        r#"{"op":"remove","path":"/ssn","old":"1"}"#,
+        r#"{"op":"remove","path":"/cards/0","context":{"ssn":"1"}}"#,
+        r#"{"op":"add","path":"/ssn","value":1,"Value":"1"}"#,
+        r#"{"ssn":"1","op":"remove","path":"/x"}"#,
+        r#"{"op":"remove","path":"/x","from":"1"}"#,
         "[1]",
         "7",
     ] {
@@ -664,11 +671,37 @@ fn patches() {
     let many = vec![r#"{"op":"remove","path":"/x"}"#; 5_000].join(",");
     refuse(s, Shape::JsonPatch, &op(&many), "too-many");
     refuse(&["$.a[-1]"], Shape::JsonPatch, &body("[]"), "unevaluable");
-    // A value that is not asked for goes on all the same.
+    // As many elements as no body may have, before they are all noted.
+    let many = vec!["1"; 300_000].join(",");
+    refuse(s, Shape::JsonPatch, &op(&many), "too-many");
+    // A value, or a pointer, that is not asked for goes on all the same.
+    c(
+        r#"{"op":"add","path":"/ssn","value":1,"from":""}"#,
+        r#"{"op":"add","path":"/ssn","value":"<>","from":""}"#,
+    );
     c(
         r#"{"op":"remove","path":"/ssn","value":1}"#,
         r#"{"op":"remove","path":"/ssn","value":"<>"}"#,
     );
+}
+
+/// A side that only opens opens beside members that it does not know; one that rejects anything does not let them pass.
+#[test]
+fn unknown_members_of_a_patch_where_nothing_is_sealed() {
+    let text = r#"[{"was":{"ssn":1},"op":"add","path":"/ssn","value":"<>","from":"x"}]"#;
+    let text = body(&text.replace("<>", &token("1")));
+    let (after, tally) = run(&opening(&["$.ssn"]), Shape::JsonPatch, &text).unwrap();
+    let opened = r#"[{"was":{"ssn":1},"op":"add","path":"/ssn","value":1,"from":"x"}]"#;
+    assert_eq!(String::from_utf8(after.body).unwrap(), opened);
+    assert_eq!(tally.opened.len(), 1);
+    let manner = Manner {
+        stray: Attitude::Reject,
+        ..MANNER
+    };
+    let rules = vec![rule("$.ssn", Action::Open(vec![class()]))];
+    let rules = Rules::compile(rules, manner).unwrap();
+    let refused = run(&rules, Shape::JsonPatch, &text).map_err(|refusal| refusal.word());
+    assert_eq!(refused.map(|_| ()), Err("patch"));
 }
 
 #[test]
