@@ -225,7 +225,7 @@ codes! {
     Plaintext "plaintext" 422 Policy "A value stands where the policy expects a token"
         "Send the token that was given for it, or set `plaintext: report`."
     NearMiss "near-miss" 422 Policy "A name is that of a sealed value but for its spelling"
-        "Send the name as the policy has it, without other letter case, separators or invisible characters."
+        "Send the name as the policy has it, without other letter case, separators, brackets, white space or invisible characters."
     Unevaluable "unevaluable" 422 Policy "The route's filters cannot be evaluated on this document"
         "Send a document without duplicate names, lone surrogates or huge numbers."
 

@@ -1,9 +1,11 @@
 //! A route's rules for one direction, compiled: one automaton for all their paths and those of their binds.
 
+mod alike;
 mod compiler;
 
 pub(super) use compiler::Compiler;
 
+use self::alike::{Alike, Seen};
 use super::gather::Gathering;
 use super::inner::{self, Inner};
 use super::{Attitude, Fallback, Manner, Reveal, Rule, RuleError, Selects, Spot};
@@ -73,8 +75,8 @@ pub(super) struct Named {
     pub(super) spot: Spot,
     pub(super) name: Arc<str>,
     pub(super) tags: Vec<Tag>,
-    /// Other spellings of it are near misses: these, folded. Empty where nothing watches for them.
-    alike: Vec<String>,
+    /// Other spellings of it are near misses. Empty where nothing watches for them.
+    alike: Alike,
 }
 
 #[derive(Debug)]
@@ -159,7 +161,7 @@ impl Rules {
                             spot: *spot,
                             name: name.clone(),
                             tags: vec![index as Tag],
-                            alike: Vec::new(),
+                            alike: Alike::default(),
                         }),
                     }
                 }
@@ -203,7 +205,7 @@ impl Rules {
         }
         for named in &mut names {
             if (named.tags.iter()).any(|tag| is_watched(&compiled, manner, *tag)) {
-                named.alike = fold::spellings(&named.name);
+                named.alike = Alike::of(&named.name);
             }
         }
         Ok(Rules {
@@ -308,7 +310,11 @@ impl Rules {
             return false;
         }
         let name = fold::fold(name);
-        watched.any(|named| named.alike.contains(&name))
+        let seen = Seen::of(&name);
+        watched.any(|named| match spot {
+            Spot::Header => named.alike.has_whole(&seen),
+            Spot::Query | Spot::Form | Spot::Part => named.alike.has(&seen),
+        })
     }
 
     /// The rules of `tags` seal, one of them at least.

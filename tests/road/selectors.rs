@@ -363,7 +363,17 @@ async fn near_misses_outside_of_json_are_refused() {
     for (target, lines, body) in [
         ("/exact?SSN=078-05-1120", "", ""),
         ("/exact", FORM, "a=1&Ssn=078-05-1120"),
+        ("/exact?user%5Bssn%5D=078-05-1120", "", ""),
+        ("/exact?%20ssn=078-05-1120", "", ""),
+        ("/exact", FORM, "user[ssn]=078-05-1120"),
+        ("/exact", FORM, "user.ssn=078-05-1120"),
+        ("/exact", FORM, "ssn[]=078-05-1120&ssn[]=078-05-1120"),
+        ("/exact", FORM, "+ssn=078-05-1120"),
+        ("/exact", FORM, "ssn%00=078-05-1120"),
+        ("/exact", FORM, "\r\nssn=078-05-1120"),
         ("/exact", PARTS, part),
+        ("/exact", PARTS, &part.replace("Ssn", " ssn")),
+        ("/exact", PARTS, &part.replace("Ssn", "users[0][ssn]")),
         ("/exact", "XSSN: 078-05-1120\r\n", ""),
     ] {
         let answer = agent.ask(&request(target, lines, body)).await;

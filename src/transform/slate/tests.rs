@@ -280,6 +280,16 @@ fn near_misses_outside_of_json() {
         ("ssn2", 0),
         ("s_sn", 0),
         ("", 0),
+        ("ssn[]", 1),
+        ("ssn%5B0%5D", 1),
+        ("user[ssn]", 1),
+        ("user.ssn", 1),
+        ("user.ssns", 0),
+        ("%20ssn", 1),
+        ("+ssn", 1),
+        ("ssn%20", 1),
+        ("ssn%00", 1),
+        ("\r\nssn", 1),
     ] {
         let text = format!("a=1&{name}=7&b");
         near(&["query:ssn"], Shape::Unread, &query(&text), count);
@@ -299,12 +309,16 @@ fn near_misses_outside_of_json() {
     assert_eq!((tally.near_misses, tally.sealed.len()), (0, 1));
     near(&["part:ssn"], MULTIPART, &body(&part("Ssn", "7")), 1);
     near(&["part:ssn"], MULTIPART, &body(&part("san", "7")), 0);
+    for name in [" ssn", "ssn ", "user[ssn]", "ssn[]", "user.ssn"] {
+        near(&["part:ssn"], MULTIPART, &body(&part(name, "7")), 1);
+    }
     let lines = |name: &'static str| Letter {
         lines: vec![(name, b"7".to_vec())],
         ..body("")
     };
     near(&["header:x-ssn"], Shape::Unread, &lines("xssn"), 1);
     near(&["header:x-ssn"], Shape::Unread, &lines("x-ssn-2"), 0);
+    near(&["header:ssn"], Shape::Unread, &lines("x.ssn"), 0);
 }
 
 /// A token of what a JSON value says.
