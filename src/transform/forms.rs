@@ -37,6 +37,14 @@ pub(super) fn fields(form: &[u8]) -> impl Iterator<Item = Field<'_>> {
     })
 }
 
+/// Where a document of JSON begins that stands in a form's place: an object, an array or a string, behind blanks and byte order marks. Forms have
+/// these characters percent-encoded.
+pub(super) fn json(form: &[u8]) -> Option<usize> {
+    let is_before = |byte: &u8| *byte <= b' ' || b"\xEF\xBB\xBF\xFE\xFF".contains(byte);
+    let begin = form.iter().position(|byte| !is_before(byte))?;
+    matches!(form[begin], b'{' | b'[' | b'"').then_some(begin)
+}
+
 /// The text of a name or value; `None`: a broken percent-encoding, or no UTF-8.
 pub fn decode(text: &[u8]) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
@@ -96,6 +104,26 @@ mod tests {
         check("a=b=c", &[("a", "b=c", false)]);
         check("", &[]);
         check("&", &[]);
+    }
+
+    #[test]
+    fn json_begins_as_no_form_does() {
+        for (body, at) in [
+            (&b"{\"ssn\":\"1\"}"[..], 0),
+            (b"[{}]", 0),
+            (b"\"ssn\"", 0),
+            (b" \r\n\t{}=", 4),
+            (b"\xEF\xBB\xBF{}", 3),
+            (b"\xFF\xFE{\0}\0", 2),
+            (b"\0{\0}", 1),
+        ] {
+            assert_eq!(json(body), Some(at), "{body:?}");
+        }
+        for body in [
+            "", " ", "a={}", "a[0]=1", "%7B%7D=", "=[", "&{", "1", "null", "'{",
+        ] {
+            assert_eq!(json(body.as_bytes()), None, "{body:?}");
+        }
     }
 
     #[test]

@@ -194,6 +194,13 @@ impl Target {
 impl<'r> Planner<'r, '_> {
     /// The fields of a form.
     pub(super) fn form(&mut self) -> Result<(), Refusal> {
+        // Clients that send JSON and do not say so declare it as a form, and servers read it all the same.
+        if self.plan.rules.seals_bodies()
+            && let Some(offset) = forms::json(self.body)
+        {
+            let what = "it begins as JSON does, and no form";
+            return Err(Refusal::BadForm { offset, what });
+        }
         self.fields(self.body, Spot::Form, Source::Body)
     }
 

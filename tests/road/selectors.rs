@@ -29,6 +29,17 @@ routes:
       rules:
         - {at: {form: ssn}, open: ssn}
         - {at: {part: ssn}, open: ssn}
+  - name: both
+    match: {path: "/both"}
+    request:
+      rules:
+        - {at: $..ssn, seal: ssn}
+        - {at: {form: ssn}, open: ssn}
+        - {at: {part: numéro}, seal: ssn}
+    response:
+      rules:
+        - {at: {form: ssn}, open: ssn}
+        - {at: {part: numéro}, open: ssn}
   - name: json
     match: {path: "/json"}
     request:
@@ -184,6 +195,23 @@ async fn forms_are_sealed_in_place_and_come_back() {
     }
 }
 
+/// Where forms are only opened, what is none passes as it came.
+#[tokio::test]
+async fn an_answer_that_is_json_in_a_forms_place_passes() {
+    let upstream = Raw::answering(format!(
+        "HTTP/1.1 200 OK\r\n{FORM}Content-Length: 9\r\n\r\n{{\"ssn\":1}}"
+    ))
+    .await;
+    let agent = before(&upstream).await;
+    let answer = agent.ask(request("/both", FORM, "a=[1]&b={}")).await;
+    assert_eq!((answer.status(), answer.text()), (200, "{\"ssn\":1}"));
+    assert!(
+        upstream.text().ends_with("a=[1]&b={}"),
+        "{}",
+        upstream.text()
+    );
+}
+
 #[tokio::test]
 async fn documents_in_strings_and_patches_are_sealed() {
     for (kind, body, tokens) in [
@@ -257,6 +285,12 @@ async fn what_has_no_single_meaning_is_refused_before_it_goes_up() {
             "content-type",
         ),
         ("/forms", JSON, "{\"ssn\":1}", 415, "content-type"),
+        // What clients that do not know better send.
+        ("/forms", FORM, "{\"ssn\":1}", 400, "bad-form"),
+        ("/both", FORM, "{\"ssn\":1}", 400, "bad-form"),
+        ("/both", FORM, " \n[{\"ssn\":1}]", 400, "bad-form"),
+        ("/both", FORM, "{\"ssn\":1}=", 400, "bad-form"),
+        ("/both", FORM, "\"{}\"", 400, "bad-form"),
         ("/json", FORM, "ssn=1", 415, "content-type"),
         (
             "/json",
