@@ -32,6 +32,7 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| {
         action: Action::Seal(class.clone()),
         bind: vec![],
         reveal: Reveal::default(),
+        gather: false,
     };
     let manner = Manner {
         stray: Attitude::Report,

@@ -34,6 +34,7 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| {
         action: Action::Seal(class.clone()),
         bind,
         reveal: Reveal::default(),
+        gather: false,
     });
     let manner = Manner {
         stray: Attitude::Report,
