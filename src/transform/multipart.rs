@@ -130,16 +130,27 @@ fn disposition(value: &str) -> Result<Vec<String>, &'static str> {
     if !kind.trim().eq_ignore_ascii_case("form-data") {
         return Err("a part's disposition is not form-data");
     }
-    let mut name = None;
+    let (mut name, mut is_file) = (None, false);
     for (key, value, quoted) in self::parameters(parameters)? {
         match key.to_ascii_lowercase().as_str() {
             "name" if name.is_some() => return Err("a part has several names"),
             "name" => name = Some((value, quoted)),
-            "name*" | "filename*" => return Err("a part's name in the encoding of RFC 5987"),
+            "filename*" if is_file => return Err("a part has several file names"),
+            "filename*" if is_extended(value) => is_file = true,
+            key if key.starts_with("name*") || key.starts_with("filename*") => {
+                return Err("a part's name in the encoding of RFC 2231");
+            }
             _ => {}
         }
     }
     let (name, quoted) = name.ok_or("a part without a name")?;
+    if begins_of_names(parameters) > 1 {
+        return Err("a part has what some readers take for another name");
+    }
+    // Some readers take single quotes for quotes, and decode what they find between such marks.
+    if name.starts_with('\'') || is_encoded_word(name) {
+        return Err("a part's name in single quotes, or in the encoding of RFC 2047");
+    }
     let mut names = vec![name.to_owned()];
     let mut also = |spelling: Option<String>| {
         if let Some(spelling) = spelling
@@ -163,6 +174,40 @@ fn disposition(value: &str) -> Result<Vec<String>, &'static str> {
         also(Some(plain));
     }
     Ok(names)
+}
+
+/// How often a name seems to begin, wherever it is: readers differ in where they see quoted texts end, and some look for no quotes at all.
+fn begins_of_names(parameters: &str) -> usize {
+    let lower = parameters.to_ascii_lowercase();
+    let begins = |at: usize| {
+        let before = lower[..at].chars().next_back();
+        let behind = lower[at + "name".len()..].trim_start();
+        !before.is_some_and(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+            && behind.starts_with(['=', '*'])
+    };
+    lower
+        .match_indices("name")
+        .filter(|(at, _)| begins(*at))
+        .count()
+}
+
+/// `=?utf-8?B?…?=` (RFC 2047 section 2): as a whole, or in it.
+fn is_encoded_word(name: &str) -> bool {
+    let word = name.split_once("=?");
+    word.is_some_and(|(before, rest)| before.is_empty() || rest.contains("?="))
+}
+
+/// `utf-8''a%20b` (RFC 8187 section 3.2.1).
+fn is_extended(value: &str) -> bool {
+    let mut parts = value.split('\'');
+    let charset = parts.next().is_some_and(is_token);
+    let language = parts
+        .next()
+        .is_some_and(|text| text.is_empty() || is_token(text));
+    let text = parts
+        .next()
+        .is_some_and(|text| text.is_empty() || is_token(text));
+    charset && language && text && parts.next().is_none()
 }
 
 /// True for text in UTF-8, false for anything else.

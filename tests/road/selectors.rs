@@ -212,6 +212,39 @@ async fn an_answer_that_is_json_in_a_forms_place_passes() {
     );
 }
 
+/// .NET writes names that are not ASCII in a way that its servers decode.
+#[tokio::test]
+async fn a_part_is_sealed_or_refused_however_its_name_is_encoded() {
+    let parts = |disposition: &str| {
+        format!(
+            "--B b\r\nContent-Disposition: form-data; {disposition}\r\n\r\n078-05-1120\r\n--B b\r\nContent-Type: image/png\r\nContent-Disposition: form-data; name=photo; filename=x.png; filename*=utf-8''x.png\r\n\r\n\u{1}\r\n--B b--\r\n"
+        )
+    };
+    let upstream = mirror().await;
+    let agent = before(&upstream).await;
+    let sent = parts("name=\"numéro\"");
+    let answer = agent.ask(request("/both", PARTS, &sent)).await;
+    check(&upstream, &answer, 1);
+    assert_eq!(answer.text(), sent);
+    for disposition in [
+        "name=\"=?utf-8?B?bnVtw6lybw==?=\"",
+        "name=\"=?utf-8?Q?num=C3=A9ro?=\"",
+        "name='numero'",
+        "name*=utf-8''num%C3%A9ro",
+        "name*0=\"num\"; name*1*=utf-8''%C3%A9ro",
+        "name=x; filename*0=\"y\"",
+        "name=\"x\"; filename=\"; name=numéro\"",
+    ] {
+        let answer = agent
+            .ask(request("/both", PARTS, &parts(disposition)))
+            .await;
+        assert_eq!(answer.code(), "bad-form", "{disposition}");
+    }
+    let seen = upstream.text();
+    assert!(!seen.contains("078-05"), "{seen}");
+    assert_eq!(seen.matches("POST ").count(), 1, "{seen}");
+}
+
 #[tokio::test]
 async fn documents_in_strings_and_patches_are_sealed() {
     for (kind, body, tokens) in [

@@ -455,7 +455,24 @@ fn forms_that_two_readers_could_take_for_two() {
         with("Content-Type: text/plain; charset"),
         disposed("form-data; name=\"x\"; name=\"ssn\""),
         disposed("form-data; name*=utf-8''ssn"),
-        disposed("form-data; name=\"ssn\"; filename*=utf-8''x"),
+        disposed("form-data; name*0=\"ssn\""),
+        disposed("form-data; name=\"x\"; name*0*=utf-8''ssn"),
+        disposed("form-data; Name*=utf-8''ssn; name=x"),
+        disposed("form-data; name=\"ssn\"; filename*0=x"),
+        disposed("form-data; name=\"x\"; filename*0*=utf-8''x"),
+        disposed("form-data; name=\"x\"; filename*=x"),
+        disposed("form-data; name=\"x\"; filename*=utf-8''x'y"),
+        disposed("form-data; name=\"x\"; filename*=utf-8''x; filename*=utf-8''y"),
+        disposed("form-data; name='ssn'"),
+        disposed("form-data; name=\"'ssn'\""),
+        disposed("form-data; name=\"=?utf-8?B?c3Nu?=\""),
+        disposed("form-data; name=\"=?utf-8?Q?ssn?=\""),
+        disposed("form-data; name=\"=?utf-8?Q?s\""),
+        disposed("form-data; name=\"s =?utf-8?Q?sn?=\""),
+        // Rack takes the last one that looks so; others, single quotes for quotes, or no backslash for an escape.
+        disposed("form-data; name=\"x\"; filename=\"; name=ssn\""),
+        disposed("form-data; name=x; a='; b=\"'; NAME =ssn; c='\""),
+        disposed("form-data; name=\"x\"; a=\"\\\\\"; b=\"; name=ssn; c=\""),
         disposed("form-data"),
         disposed("attachment; name=\"ssn\""),
         disposed("form-data; name=\"s\\sn\""),
@@ -483,6 +500,32 @@ fn forms_that_two_readers_could_take_for_two() {
         "--B\r\nContent-Disposition: form-data; name=a\r\n\r\nx\r\n".repeat(10_000)
     );
     refuse(&["part:ssn"], MULTIPART, &body(&many), "bad-form");
+}
+
+/// As HttpClient of .NET writes them.
+#[test]
+fn files_with_their_name_in_two_encodings_pass() {
+    let file = "--B\r\nContent-Type: image/png\r\nContent-Disposition: form-data; name=photo; filename=\"=?utf-8?B?w6kucG5n?=\"; filename*=utf-8''%C3%A9.png\r\n\r\n\u{1}\r\n";
+    let field =
+        "--B\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Disposition: form-data; name=";
+    let letter =
+        |name: &str, value: &str| body(&format!("{file}{field}{name}\r\n\r\n{value}\r\n--B--\r\n"));
+    let p = &["part:ssn"][..];
+    check(p, MULTIPART, &letter("ssn", "1"), &letter("ssn", "<>"));
+    for name in [
+        "\"2+2=?\"",
+        "\"a=?b\"",
+        "\"it's\"",
+        "\"name\"",
+        "\"last name\"",
+        "x; filename=name.png",
+    ] {
+        check(p, MULTIPART, &letter(name, "1"), &letter(name, "1"));
+    }
+    // A text is one also as a file.
+    let named = "ssn; filename=a.txt; filename*=utf-8'en'a.txt";
+    check(p, MULTIPART, &letter(named, "1"), &letter(named, "<>"));
+    refuse(&["part:photo"], MULTIPART, &letter("ssn", "1"), "not-text");
 }
 
 #[test]
