@@ -2,7 +2,7 @@
 //! everything within a line stay as they are, and so does the meaning, which is read again to see that it does.
 
 use super::{Node, Value, parse};
-use crate::diagnostic::{Diagnostic, Source};
+use crate::diagnostic::{Diagnostic, Source, Span};
 
 /// Spaces of one level.
 const LEVEL: usize = 2;
@@ -10,10 +10,29 @@ const LEVEL: usize = 2;
 /// What becomes of each line of a text, without line ends; `None`: it goes.
 pub(crate) type Lines = Vec<Option<String>>;
 
-/// Lays a text out.
+/// How often a text is laid out anew before it is given up: what goes may show more that goes.
+const ROUNDS_MAX: usize = 4;
+
+/// Lays a text out, for good: laid out again, it stays.
 ///
 /// Errors: it is not one that can be read, or it would come to mean something else, which is not done.
 pub(crate) fn lay_out(source: &Source) -> Result<Lines, Vec<Diagnostic>> {
+    let mut lines = once(source)?;
+    for _ in 0..ROUNDS_MAX {
+        let text = joined(&lines);
+        let again = once(&Source::new(source.name(), &text))?;
+        if joined(&again) == text {
+            return Ok(lines);
+        }
+        let left = lines.iter_mut().filter(|line| line.is_some());
+        for (line, then) in left.zip(again) {
+            *line = then;
+        }
+    }
+    Err(vec![risky(source, Span::default())])
+}
+
+fn once(source: &Source) -> Result<Lines, Vec<Diagnostic>> {
     let root = parse(source)?;
     let text = source.text();
     let mut sheet = Sheet::new(text);
@@ -25,13 +44,17 @@ pub(crate) fn lay_out(source: &Source) -> Result<Lines, Vec<Diagnostic>> {
     if same && comments(text) == comments(&new) {
         return Ok(lines);
     }
+    Err(vec![risky(source, root.span)])
+}
+
+fn risky(source: &Source, span: Span) -> Diagnostic {
     let found = source.diagnostic(
         "not-formatted",
-        root.span,
+        span,
         "this cannot be laid out without a risk to its meaning, and stays as it is",
     );
     let hint = "indent it by hand, two spaces a level; block texts (`|`, `>`) with an indent of their own are not moved";
-    Err(vec![found.without_line().hint(hint)])
+    found.without_line().hint(hint)
 }
 
 /// The text of such lines.
@@ -127,13 +150,15 @@ impl<'t> Sheet<'t> {
     fn node(&mut self, node: &Node, column: usize) {
         let flow = self.is_flow(node);
         match &node.value {
-            Value::Scalar { .. } => {
+            Value::Scalar { plain, .. } => {
                 let first = node.span.start;
                 let last = self.line_of(node.span.end.saturating_sub(1).max(first));
-                // A block text begins with its first line; a text in quotes, and a plain one, where they are opened.
+                // A block text begins behind its first line, if there is any of it; a text in quotes, and a plain one, where they are opened.
+                let opened = self.text.get(first..).and_then(|text| text.chars().next());
+                let block = !plain && !matches!(opened, Some('"' | '\'' | '|' | '>'));
                 let alone = self.before(first).trim_start_matches(' ').is_empty();
                 let from = self.line_of(first) + usize::from(!alone);
-                if from <= last && self.line_of(first) < last {
+                if from <= last && (block || self.line_of(first) < last) {
                     self.within[from..=last].fill(true);
                 }
             }
@@ -299,6 +324,10 @@ mod tests {
             "a:\n    b: |\n        x  \n\n\n          y\n    c: 1\n",
             "a:\n  b: |\n      x  \n\n\n        y\n  c: 1\n",
         );
+        check("a: |-  \n   x \n", "a: |-\n   x \n");
+        check("a: |\n   x \nb: 1\n", "a: |\n   x \nb: 1\n");
+        // Where an empty one ends shows only when the lines behind it are gone.
+        check("|- \n\r\n", "|-\n");
         check("a:\n    b: \"x\n\n      y\"\n", "a:\n  b: \"x\n\n    y\"\n");
     }
 
