@@ -5,7 +5,7 @@ use crate::audit::Record;
 use crate::error::{Code, Error};
 use crate::policy::Policies;
 use crate::transform::Spot;
-use http::header::{HeaderValue, LOCATION};
+use http::header::{Entry, HeaderValue, LOCATION};
 use http::{Method, StatusCode, response};
 
 /// Where the requests of a road may go.
@@ -29,17 +29,37 @@ pub fn keep(
     sent_some: bool,
     record: &mut Record,
 ) -> Result<(), Error> {
-    let Some(location) = head.headers.get(LOCATION) else {
+    let Entry::Occupied(mut locations) = head.headers.entry(LOCATION) else {
         return Ok(());
     };
+    // Of several, one client takes this and another that.
+    let mut past = false;
+    for location in locations.iter_mut() {
+        past |= leads_past(location, reach);
+    }
+    let Some(way) = way.filter(|_| past) else {
+        return Ok(());
+    };
+    let sealed = &way.route.request;
+    let body = sent_some && keeps_body(head.status, method) && sealed.seals();
+    // Told of another service, a client may send its own fields there with any request.
+    let fields = head.status.is_redirection() && sealed.seals_named(Spot::Header);
+    match body || fields {
+        true => way.refuse(Code::UpstreamRedirect.into(), record),
+        false => Ok(()),
+    }
+}
+
+/// Whether it leads past the policy. One to the service itself becomes relative.
+fn leads_past(location: &mut HeaderValue, reach: &Reach<'_>) -> bool {
     let Some((to, rest)) = elsewhere(location.as_bytes()) else {
-        return Ok(());
+        return false;
     };
-    let past = match reach {
+    match reach {
         Reach::One(authority) if same_authority(&to, authority) => {
             match HeaderValue::from_bytes(&relative(&rest)) {
                 Ok(relative) => {
-                    head.headers.insert(LOCATION, relative);
+                    *location = relative;
                     false
                 }
                 Err(_) => true,
@@ -51,17 +71,6 @@ pub fn keep(
             let host = to.rsplit(|&byte| byte == b'@').next().unwrap_or(&to);
             std::str::from_utf8(host).map_or(true, |host| !policies.names(host))
         }
-    };
-    let Some(way) = way.filter(|_| past) else {
-        return Ok(());
-    };
-    let sealed = &way.route.request;
-    let body = sent_some && keeps_body(head.status, method) && sealed.seals();
-    // Told of another service, a client may send its own fields there with any request.
-    let fields = head.status.is_redirection() && sealed.seals_named(Spot::Header);
-    match body || fields {
-        true => way.refuse(Code::UpstreamRedirect.into(), record),
-        false => Ok(()),
     }
 }
 

@@ -641,6 +641,8 @@ async fn a_redirection_does_not_lead_round_the_agent() {
         (307, "POST", "http://other.example/"),
         (308, "POST", "https://other.example"),
         (308, "POST", "//other.example/x"),
+        (307, "POST", "/\\other.example/x"),
+        (307, "POST", "/b\r\nLocation: http://other.example/"),
         (301, "PUT", "http://other.example/"),
         (302, "PATCH", "http://other.example/"),
     ] {
