@@ -203,7 +203,7 @@ impl Engine {
 
     /// What cannot be understood does not pass on this side, but where it only observes.
     pub fn must_understand(&self) -> bool {
-        self.rules.seals_bodies() || self.rules.rejects()
+        self.rules.must_understand()
     }
 
     fn decide(&self, error: Error, why: Option<&'static str>, unread: bool) -> Result<(), Broken> {

@@ -54,7 +54,7 @@ impl Way<'_> {
         record: &mut Record,
     ) -> Result<(), Error> {
         let rules = self.rules(side);
-        if !rules.seals_bodies() && !rules.rejects() {
+        if !rules.must_understand() {
             record.unread(why);
             return Ok(());
         }

@@ -73,7 +73,7 @@ impl Planner<'_, '_> {
             }
         }
         let found = scanner.finish()?;
-        let strict = self.strict();
+        let strict = self.plan.rules.must_understand();
         let object = |hit: &&Hit| OPERATIONS.selected(hit.state) == [OBJECT];
         if found.hits.iter().filter(object).count() > OPERATIONS_MAX {
             return Err(Refusal::TooMany);
@@ -117,11 +117,6 @@ impl Planner<'_, '_> {
         }
     }
 
-    /// What the side does not know, it refuses. One that only opens leaves it as it is.
-    fn strict(&self) -> bool {
-        self.plan.rules.seals_bodies() || self.plan.rules.rejects()
-    }
-
     fn operation(&mut self, operation: &Operation<'_>) -> Result<(), Refusal> {
         let rules = self.plan.rules;
         let wrong = |what| Refusal::Patch {
@@ -132,7 +127,7 @@ impl Planner<'_, '_> {
         let path = operation.path.as_deref().ok_or(wrong("no `path`"))?;
         let states = states(rules, path).map_err(wrong)?;
         // Not asked for, it goes on all the same.
-        if self.strict()
+        if self.plan.rules.must_understand()
             && let Some(from) = &operation.from
         {
             self::states(rules, from).map_err(wrong)?;

@@ -256,6 +256,11 @@ impl Rules {
         self.rules.iter().any(|rule| rule.of_body && seals(rule))
     }
 
+    /// A body that cannot be understood is refused: it might hold what a rule seals, or what the side rejects.
+    pub fn must_understand(&self) -> bool {
+        self.seals_bodies() || self.rejects()
+    }
+
     /// At least one rule seals values of header fields or of the query.
     pub fn seals_heads(&self) -> bool {
         self.seals_named(Spot::Header) || self.seals_named(Spot::Query)
