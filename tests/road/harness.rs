@@ -441,6 +441,10 @@ impl Records {
     pub fn passed(&self) -> Vec<Passed> {
         self.1.lock().expect("records").clone()
     }
+    /// What became of accesses, by its word: of a refusal, the code.
+    pub fn words(&self) -> Vec<&'static str> {
+        self.all().iter().map(|kept| kept.outcome.word()).collect()
+    }
     pub fn outcomes(&self) -> Vec<Outcome> {
         self.all().iter().map(|kept| kept.outcome).collect()
     }
