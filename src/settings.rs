@@ -33,6 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::upstream::Speak;
 pub use edges::Bind;
 pub use effective::{Origin, Shown, Step, Word, common, name};
 pub use kms::{
@@ -255,18 +256,6 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// The key.
     pub key: PathBuf,
-}
-
-/// In which version of HTTP an upstream is spoken to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Speak {
-    /// HTTP/2 where TLS negotiates it, HTTP/1.1 otherwise.
-    #[default]
-    Auto,
-    /// HTTP/1.1 alone.
-    Http1,
-    /// HTTP/2 alone; without TLS by prior knowledge.
-    Http2,
 }
 
 /// A service behind the agent.

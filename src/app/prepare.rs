@@ -16,7 +16,7 @@ use crate::policy::{Policies, Policy};
 use crate::settings::{self, Ca, Kek, PolicySource, Settings, TlsFiles};
 use crate::store::Store;
 use crate::tls::{Clients, Identity};
-use crate::upstream::{self, OwnAddresses, Roots, Speak, Upstream};
+use crate::upstream::{self, OwnAddresses, Roots, Upstream};
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -210,11 +210,7 @@ fn made_with(
         .map_err(|_| wrong(format!("{} is no URL", one.url)))?;
     let mut built = upstream::Settings::new(url);
     built.identity = identity;
-    built.speak = match one.speak {
-        settings::Speak::Auto => Speak::Either,
-        settings::Speak::Http1 => Speak::Http1,
-        settings::Speak::Http2 => Speak::Http2,
-    };
+    built.speak = one.speak;
     built.connect = one.connect;
     built.response = one.response;
     built.loopback = settings.limits.loopback_upstreams;

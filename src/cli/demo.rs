@@ -167,7 +167,7 @@ fn settings(upstream: SocketAddr) -> Settings {
             },
             ca: Ca::System,
             identity: None,
-            speak: Speak::Auto,
+            speak: Speak::Either,
             connect: Duration::from_secs(5),
             response: Duration::from_secs(60),
         }],

@@ -252,7 +252,7 @@ pub(super) fn upstream_tls(
 /// An upstream's `http`.
 pub(super) fn speak(node: &Node, findings: &mut Findings<'_>) -> Option<Speak> {
     let versions = [
-        ("auto", Speak::Auto),
+        ("auto", Speak::Either),
         ("1.1", Speak::Http1),
         ("2", Speak::Http2),
     ];

@@ -219,7 +219,7 @@ fn upstream(upstream: &Upstream, place: &Place, all: &mut Collector<'_>) {
         tls_files(upstream.identity.as_ref(), &place.word("tls"), all);
     }
     let version = match upstream.speak {
-        Speak::Auto => "auto",
+        Speak::Either => "auto",
         Speak::Http1 => "1.1",
         Speak::Http2 => "2",
     };
