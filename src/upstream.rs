@@ -75,8 +75,8 @@ pub struct Settings {
     /// For the answer's head, counted anew while the request's body moves: a silent upstream is given up between once
     /// and twice this time after the last frame.
     pub response: Duration,
-    /// How long an unused connection is kept.
-    pub idle: Duration,
+    /// How long an unused connection is kept; none: [`idle_default`].
+    pub idle: Option<Duration>,
     /// Unused connections that are kept.
     pub idle_connections: usize,
     /// Whether 127.0.0.0/8 and ::1 may be connected to. (The agent's own listeners never are.)
@@ -86,7 +86,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// System roots, no client certificate, either version, 5 s to connect, 60 s to answer, 512 idle connections for 50 s, loopback allowed.
+    /// System roots, no client certificate, either version, 5 s to connect, 60 s to answer, 512 idle connections, loopback allowed.
     pub fn new(url: Uri) -> Settings {
         Settings {
             url,
@@ -95,12 +95,24 @@ impl Settings {
             speak: Speak::Either,
             connect: Duration::from_secs(5),
             response: Duration::from_secs(60),
-            idle: Duration::from_secs(50),
+            idle: None,
             idle_connections: 512,
             loopback: true,
             mark: None,
         }
     }
+}
+
+/// How long an unused connection is kept by default: less long than servers keep theirs. A request that crosses a server's end of its
+/// connection fails, and who sent it cannot know whether it took effect.
+///
+/// Without TLS the servers are applications, many of which keep five seconds; with it, they are behind balancers, which keep a minute
+/// and more, and a new connection is dear. An end of HTTP/2 says which requests it took (RFC 9113 section 6.8).
+pub fn idle_default(tls: bool, speak: Speak) -> Duration {
+    Duration::from_secs(match tls || speak == Speak::Http2 {
+        true => 50,
+        false => 4,
+    })
 }
 
 /// Why settings make no upstream. For the operator; it holds what the settings say.
@@ -252,9 +264,11 @@ where
             write: settings.response.saturating_mul(2),
             ready: Ready::default(),
         };
+        let idle = settings.idle;
+        let idle = idle.unwrap_or_else(|| idle_default(tls.is_some(), settings.speak));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(settings.idle)
+            .pool_idle_timeout(idle)
             .pool_max_idle_per_host(settings.idle_connections)
             .timer(TokioTimer::new())
             .http2_only(settings.speak == Speak::Http2)
@@ -497,5 +511,19 @@ mod tests {
                     .is_err()
             );
         }
+    }
+
+    #[test]
+    fn unused_connections_are_kept_less_long_than_servers_keep_them() {
+        // Node.js, Uvicorn and Hypercorn five seconds; the clouds' balancers sixty.
+        for (tls, speak, server) in [
+            (false, Speak::Either, 5),
+            (false, Speak::Http1, 5),
+            (true, Speak::Either, 60),
+            (true, Speak::Http1, 60),
+        ] {
+            assert!(idle_default(tls, speak) < Duration::from_secs(server));
+        }
+        assert_eq!(idle_default(false, Speak::Http2).as_secs(), 50);
     }
 }

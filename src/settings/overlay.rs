@@ -101,6 +101,7 @@ pub(super) fn flag_upstream(
                     speak: None,
                     connect: None,
                     response: None,
+                    idle: None,
                 });
             }
             [only] => only.url = url,

@@ -395,6 +395,11 @@ fn upstream() -> Value {
                 "From the request's end to the response's head",
                 period(super::checked::RESPONSE_DEFAULT),
             ),
+            (
+                "idle",
+                "How long an unused connection is kept: less long than the server keeps it",
+                json!({"type": "string", "pattern": DURATION}),
+            ),
         ],
     )
 }

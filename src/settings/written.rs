@@ -67,6 +67,7 @@ pub(super) struct UpstreamWords {
     pub speak: Option<Speak>,
     pub connect: Option<Duration>,
     pub response: Option<Duration>,
+    pub idle: Option<Duration>,
 }
 
 pub(super) struct AdminWords {
@@ -338,6 +339,9 @@ fn upstream(
     let response = fields
         .take("response")
         .and_then(|node| period(node, "`response`", millis(100, 3600), findings));
+    let idle = fields
+        .take("idle")
+        .and_then(|node| period(node, "`idle`", millis(100, 3600), findings));
     fields.finish(findings);
     Some(UpstreamWords {
         name,
@@ -346,6 +350,7 @@ fn upstream(
         speak,
         connect,
         response,
+        idle,
     })
 }
 

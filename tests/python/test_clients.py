@@ -43,7 +43,7 @@ listeners:
   - {{name: secure-two, bind: "127.0.0.1:{secure_two}", upstream: two, tls: {{cert: cert.pem, key: key.pem}}}}
 upstreams:
   one: {{url: "http://127.0.0.1:{clear}"}}
-  two: {{url: "https://127.0.0.1:{secure}", tls: {{ca: ca.pem}}}}
+  two: {{url: "https://127.0.0.1:{secure}", tls: {{ca: ca.pem}}, idle: 4s}}
 log: {{level: debug}}
 """
 TOKEN = rb'"fv1~[A-Za-z0-9_-]+~"'

@@ -26,7 +26,7 @@ listeners:
   - {{name: free, mode: forward, bind: "127.0.0.1:{free}", loopback_upstreams: true}}
 ca: {{dir: ca, names: ["{name}"]}}
 upstreams:
-  secure: {{url: "https://{name}:{secure}", tls: {{ca: ca.pem}}}}
+  secure: {{url: "https://{name}:{secure}", tls: {{ca: ca.pem}}, idle: 4s}}
 log: {{level: debug}}
 """
 USER = "app:correct-horse-battery"

@@ -22,7 +22,7 @@ listeners:
   - {{name: four, mode: transparent, bind: "127.0.0.1:{port}", uncovered: refuse}}
   - {{name: six, mode: transparent, bind: "[::1]:{port}", uncovered: refuse}}
 upstreams:
-  secure: {{url: "https://api.example.com:{secure}", tls: {{ca: public.pem}}}}
+  secure: {{url: "https://api.example.com:{secure}", tls: {{ca: public.pem}}, idle: 4s}}
 log: {{level: debug}}
 """
 

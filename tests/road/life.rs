@@ -78,6 +78,24 @@ async fn an_idle_connection_is_closed_but_not_while_an_answer_is_awaited() {
 }
 
 #[tokio::test]
+async fn an_unused_connection_to_the_upstream_is_given_up_before_the_upstream_does() {
+    // It would answer on the old one still: the agent cannot know.
+    for (idle, connections) in [(Some(SHORT), 3), (None, 1)] {
+        let upstream = Raw::answering(OK).await;
+        let mut setup = Setup::before(upstream.address);
+        setup.upstream.idle = idle;
+        let agent = setup.start().await;
+        let mut line = agent.line().await;
+        for _ in 0..3 {
+            line.say(GET).await;
+            assert_eq!(line.answer().await.text(), "ok");
+            sleep(SHORT * 2).await;
+        }
+        assert_eq!(upstream.connections(), connections, "{idle:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_connection_that_dozes_misses_nothing() {
     let upstream = Raw::answering(OK).await;
     let mut setup = Setup::before(upstream.address);
@@ -264,7 +282,7 @@ async fn clients_that_hang_up_leave_nothing_behind() {
     })
     .await;
     let mut setup = Setup::before(upstream.address).policy(crate::rewriting::POLICY);
-    setup.upstream.idle = Duration::from_millis(100);
+    setup.upstream.idle = Some(Duration::from_millis(100));
     let agent = setup.start().await;
     let idle_tasks = tokio::runtime::Handle::current()
         .metrics()
