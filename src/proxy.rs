@@ -282,7 +282,7 @@ impl Proxy {
         headers::send(&mut head.headers, via, upstream.host());
         if let Some(asked) = &asked {
             asked.ask(&mut head.headers);
-        } else if upstream.is_multiplexed() {
+        } else if upstream.may_multiplex() {
             headers::send_multiplexed(&mut head.headers);
         }
         let method = head.method.clone();

@@ -277,7 +277,7 @@ where
             .http2_max_header_list_size(HEAD_BYTES_MAX)
             .http2_keep_alive_interval(PING_AFTER)
             .http2_keep_alive_timeout(PONG_WITHIN)
-            // Only where the upstream turned from HTTP/2 to HTTP/1.1 since the last connection: see `is_multiplexed`.
+            // Where the version is not known before: see `may_multiplex`.
             .set_host(true)
             .retry_canceled_requests(true)
             .build(connector.clone());
@@ -333,6 +333,15 @@ where
     /// request, the pool alone knows.)
     pub fn is_multiplexed(&self) -> bool {
         self.multiplexed.load(Relaxed)
+    }
+
+    /// Whether the next request may go over HTTP/2, which has the host in `:authority`: some servers refuse a Host field beside that.
+    pub fn may_multiplex(&self) -> bool {
+        match self.connector.speak {
+            Speak::Either => self.tls.is_some(),
+            Speak::Http1 => false,
+            Speak::Http2 => true,
+        }
     }
 
     /// Connects now, to the end of the TLS handshake; the connection is for the first request, if that comes soon. So a client

@@ -106,7 +106,6 @@ async fn upstream(
     let request = Request::builder()
         .method(Method::HEAD)
         .uri("/")
-        .header(header::HOST, built.host())
         .body(Body::empty());
     let request = match request {
         Ok(request) => request,
