@@ -2,6 +2,7 @@
 //!
 //! It never looks into the bytes; what they mean is `transform`'s business. Trailers travel with the body.
 
+mod again;
 pub mod arriving;
 pub mod coded;
 pub mod coding;
@@ -14,6 +15,7 @@ pub use arriving::{Arriving, Broken, alike};
 
 use crate::audit::Record;
 use crate::upstream::Progress;
+use again::Spared;
 use bytes::Bytes;
 use flow::{Flow, Rewrite};
 use http::HeaderMap;
@@ -39,6 +41,8 @@ enum Rest {
     Trailers(Box<HeaderMap>),
     Stream(Arriving, Progress),
     Flow(Flowing, Progress),
+    /// A stream of which what was given out is kept.
+    Spared(Box<Spared>),
     Nothing,
 }
 
@@ -100,7 +104,7 @@ impl Body {
     pub fn released(mut self, mut record: Record, status: u16) -> Body {
         let length = self.known_len();
         match self.rest {
-            Rest::Stream(..) | Rest::Flow(..) if !self.is_end_stream() => {
+            Rest::Stream(..) | Rest::Flow(..) | Rest::Spared(_) if !self.is_end_stream() => {
                 record.released(status, length);
                 self.record = Some(record);
             }
@@ -116,7 +120,7 @@ impl Body {
     /// The bytes of a body that is held whole.
     pub fn held(&self) -> Option<&[u8]> {
         match &self.rest {
-            Rest::Stream(..) | Rest::Flow(..) => None,
+            Rest::Stream(..) | Rest::Flow(..) | Rest::Spared(_) => None,
             Rest::Trailers(_) | Rest::Nothing => Some(&self.begun),
         }
     }
@@ -137,7 +141,7 @@ impl Body {
     /// How many data bytes it has, if that is known.
     pub fn known_len(&self) -> Option<u64> {
         match &self.rest {
-            Rest::Stream(..) | Rest::Flow(..) => self.size_hint().exact(),
+            Rest::Stream(..) | Rest::Flow(..) | Rest::Spared(_) => self.size_hint().exact(),
             Rest::Trailers(_) | Rest::Nothing => Some(self.begun.len() as u64),
         }
     }
@@ -163,7 +167,7 @@ impl Body {
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.rest {
-            Rest::Stream(..) => "Body(streams)",
+            Rest::Stream(..) | Rest::Spared(_) => "Body(streams)",
             Rest::Flow(..) => "Body(flows)",
             Rest::Trailers(_) | Rest::Nothing => "Body(held)",
         })
@@ -185,6 +189,7 @@ impl HttpBody for Body {
         let (frame, progress) = match &mut body.rest {
             Rest::Stream(incoming, progress) => (Pin::new(incoming).poll_frame(cx), progress),
             Rest::Flow(flow, progress) => (flow.as_mut().poll_frame(cx), progress),
+            Rest::Spared(spared) => return spared.poll_frame(cx),
             Rest::Nothing => return Poll::Ready(None),
             Rest::Trailers(_) => {
                 return match std::mem::replace(&mut body.rest, Rest::Nothing) {
@@ -211,6 +216,7 @@ impl HttpBody for Body {
                 Rest::Trailers(_) => false,
                 Rest::Stream(incoming, _) => incoming.is_end_stream(),
                 Rest::Flow(flow, _) => flow.is_end_stream(),
+                Rest::Spared(spared) => spared.is_end_stream(),
             }
     }
 
@@ -230,15 +236,18 @@ impl HttpBody for Body {
                 hint.set_lower(begun);
                 hint
             }
-            Rest::Stream(incoming, _) => {
-                let rest = incoming.size_hint();
-                let mut hint = SizeHint::new();
-                hint.set_lower(begun.saturating_add(rest.lower()));
-                if let Some(upper) = rest.upper() {
-                    hint.set_upper(begun.saturating_add(upper));
-                }
-                hint
-            }
+            Rest::Stream(incoming, _) => behind(begun, &incoming.size_hint()),
+            Rest::Spared(spared) => behind(begun, &spared.size_hint()),
         }
     }
+}
+
+/// Of so many bytes and what follows them.
+fn behind(begun: u64, rest: &SizeHint) -> SizeHint {
+    let mut hint = SizeHint::new();
+    hint.set_lower(begun.saturating_add(rest.lower()));
+    if let Some(upper) = rest.upper() {
+        hint.set_upper(begun.saturating_add(upper));
+    }
+    hint
 }

@@ -264,6 +264,8 @@ codes! {
         "The request may have taken effect there; raise limits.exchange_timeout if such requests are usual."
     UpstreamBroken "upstream-broken" 502 Upstream "The upstream closed the connection or answered with something else than HTTP"
         "The request may have taken effect there; check before repeating it."
+    UpstreamUntaken "upstream-untaken" 503 Upstream "The upstream ended the connection, or the stream, before it took the request"
+        "Send it again: the upstream says that it did nothing with it."
     UpstreamUnreadable "upstream-unreadable" 502 Upstream "The upstream's answer has fields to seal and cannot be read"
         "Ask the operator: the route seals this answer, so it must be JSON, in a known coding or none, within the limit."
     UpgradeUnspoken "upgrade-unspoken" 502 Upstream "The upstream is spoken to in HTTP/2 alone, which has no upgrade"
@@ -389,7 +391,7 @@ impl Error {
     fn retry_seconds(&self) -> u64 {
         match (self.retry_after, self.code) {
             (Some(after), _) => (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1),
-            (None, Code::Busy | Code::NewTenants) => 1,
+            (None, Code::Busy | Code::NewTenants | Code::UpstreamUntaken) => 1,
             (None, Code::KeysDenied) => 60,
             (None, _) => 5,
         }

@@ -1,10 +1,11 @@
 //! The service behind the agent: a pool of connections to it, HTTP/1.1 or HTTP/2, over TCP or TLS, and the addresses that are
 //! never connected to.
 //!
-//! Nothing that was begun is sent twice: only a request that a pooled connection closed on before its first byte was
-//! written is given to another connection.
+//! Nothing that may have been taken is sent twice: only a request that a pooled connection closed on before its first byte was
+//! written is given to another connection, and one of which the upstream itself says that it did nothing with it.
 
 mod addresses;
+mod again;
 mod connect;
 mod dial;
 mod hosts;
@@ -14,6 +15,7 @@ mod tls;
 
 pub use crate::tls::Roots;
 pub use addresses::OwnAddresses;
+pub use again::Again;
 pub use dial::can_mark;
 pub use hosts::Upstreams;
 pub use target::{Target, host_name};
@@ -21,6 +23,7 @@ pub use targets::Targets;
 
 use crate::error::{Code, Error};
 use crate::tls::{Identity, protocols};
+use again::{Failure, REPEATS_MAX, Spare};
 use bytes::Bytes;
 use connect::{ConnectError, Connector, Ready};
 use dial::Dialer;
@@ -28,7 +31,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
-use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -199,7 +202,7 @@ impl<B> Clone for Upstream<B> {
 
 impl<B> Upstream<B>
 where
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B: Body<Data = Bytes> + Again + Send + Unpin + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     /// Connects to nothing yet.
@@ -371,7 +374,8 @@ where
         Uri::from_parts(parts).map_err(|_| Code::Target.into())
     }
 
-    /// Sends a request and waits for the answer's head, until `deadline` at most; `progress` is that of its body.
+    /// Sends a request and waits for the answer's head, until `deadline` at most; `progress` is that of its body. It may
+    /// be without a Host field, and is to be where it [may go over HTTP/2](Upstream::may_multiplex).
     /// Dropping the future gives the request up, and its connection.
     ///
     /// # Errors
@@ -386,26 +390,72 @@ where
         // Not within the future, which would keep the request's place while it waits.
         let sent = self.uri(request.uri().path_and_query()).map(|uri| {
             *request.uri_mut() = uri;
-            // The pool's connections decide.
-            *request.version_mut() = http::Version::HTTP_11;
-            self.client.request(request)
+            let may_repeat = self.is_multiplexed() || request.method().is_safe();
+            let spare = may_repeat.then(|| Spare::of(&mut request));
+            (self.begin(request), spare)
         });
-        let response = self.response;
         async move {
-            let mut answer = sent?;
-            // The clock runs while nothing moves: a long upload is not a late answer.
-            let mut moved = progress.moved();
-            loop {
-                let until = deadline.min(Instant::now() + response);
-                match timeout_at(until, &mut answer).await {
-                    Ok(Ok(answer)) => return Ok(answer),
-                    Ok(Err(error)) => return Err(failed(&error)),
-                    Err(_) if until == deadline => return Err(Code::ExchangeTimeout.into()),
-                    Err(_) if progress.moved() != moved => moved = progress.moved(),
-                    Err(_) => return Err(Code::UpstreamTimeout.into()),
+            let (sent, spare) = sent?;
+            match (self.answer(sent, progress, deadline).await, spare) {
+                (Ok(answer), _) => Ok(answer),
+                (Err(failure), None) => Err(failure.error),
+                // Boxed: it is rare.
+                (Err(failure), Some(spare)) => {
+                    Box::pin(self.send_again(spare, failure, progress, deadline)).await
                 }
             }
         }
+    }
+
+    fn begin(&self, mut request: Request<B>) -> ResponseFuture {
+        // The pool's connections decide.
+        *request.version_mut() = http::Version::HTTP_11;
+        self.client.request(request)
+    }
+
+    /// Waits for an answer's head.
+    async fn answer(
+        &self,
+        mut answer: ResponseFuture,
+        progress: &Progress,
+        deadline: Instant,
+    ) -> Result<Response<Incoming>, Failure> {
+        // The clock runs while nothing moves: a long upload is not a late answer.
+        let mut moved = progress.moved();
+        loop {
+            let until = deadline.min(Instant::now() + self.response);
+            match timeout_at(until, &mut answer).await {
+                Ok(answer) => return answer.map_err(|error| failed(&error)),
+                Err(_) if until == deadline => return Err(Code::ExchangeTimeout.into()),
+                Err(_) if progress.moved() != moved => moved = progress.moved(),
+                Err(_) => return Err(Code::UpstreamTimeout.into()),
+            }
+        }
+    }
+
+    /// Sends a request that failed once more, and if need be once again, where it may be.
+    async fn send_again(
+        &self,
+        mut spare: Box<Spare<B>>,
+        mut failure: Failure,
+        progress: &Progress,
+        deadline: Instant,
+    ) -> Result<Response<Incoming>, Error> {
+        for _ in 0..REPEATS_MAX {
+            if !spare.may_follow(&failure) {
+                break;
+            }
+            let until = deadline.min(Instant::now() + self.response);
+            let Ok(Some(mut request)) = timeout_at(until, spare.request()).await else {
+                break;
+            };
+            spare = Spare::of(&mut request);
+            match self.answer(self.begin(request), progress, deadline).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure.error)
     }
 
     /// Sends a request without a body on a connection of its own, of HTTP/1.1, which may leave HTTP behind the answer
@@ -450,42 +500,26 @@ where
         };
         let until = deadline.min(Instant::now() + self.response);
         match timeout_at(until, answer).await {
-            Ok(answer) => answer.map_err(|error| failed_at(&error)),
+            Ok(answer) => answer.map_err(|error| Failure::of(&error).error),
             Err(_) if until == deadline => Err(Code::ExchangeTimeout.into()),
             Err(_) => Err(Code::UpstreamTimeout.into()),
         }
     }
 }
 
-/// What kept an answer from coming, as a code; the note says which step failed, and no more.
-fn failed(error: &hyper_util::client::legacy::Error) -> Error {
+/// What kept an answer from coming, and whether the request may have been taken.
+fn failed(error: &hyper_util::client::legacy::Error) -> Failure {
     let mut source = error.source();
     while let Some(cause) = source {
         if let Some(refused) = cause.downcast_ref::<ConnectError>() {
-            return refused.0.clone();
+            return refused.0.clone().into();
         }
         if let Some(cause) = cause.downcast_ref::<hyper::Error>() {
-            return failed_at(cause);
+            return Failure::of(cause);
         }
         source = cause.source();
     }
-    Code::UpstreamBroken.because("the connection failed")
-}
-
-/// As [`failed`], of the connection itself.
-fn failed_at(cause: &hyper::Error) -> Error {
-    // Of the two sides it was the client's that failed.
-    if cause.is_user() {
-        return Error::from(Code::BodyBroken).closing();
-    }
-    let note = if cause.is_parse() {
-        "the answer is not HTTP"
-    } else if cause.is_incomplete_message() || cause.is_closed() || cause.is_canceled() {
-        "closed before the answer's head"
-    } else {
-        "the connection or stream failed"
-    };
-    Code::UpstreamBroken.because(note)
+    Code::UpstreamBroken.because("the connection failed").into()
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The whole road in process, on port 0, with real sockets: raw clients, raw upstreams.
 
+#[path = "road/again.rs"]
+mod again;
 #[path = "road/callers.rs"]
 mod callers;
 #[path = "road/coded.rs"]

@@ -1,7 +1,7 @@
 //! Which upstream a listener's requests go to: one for all of them, one by the host that a request is for, or whichever a
 //! request names.
 
-use super::{Target, Targets, Upstream};
+use super::{Again, Target, Targets, Upstream};
 use crate::error::{Code, Error};
 use crate::policy::HostPattern;
 use bytes::Bytes;
@@ -47,7 +47,7 @@ fn is_secure(head: &Parts) -> bool {
 
 impl<B> Upstreams<B>
 where
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B: Body<Data = Bytes> + Again + Send + Unpin + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     /// A request goes where its host does: a name wins over a `*.` pattern, and what states a port over what does not.

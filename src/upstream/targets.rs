@@ -4,7 +4,7 @@
 
 use super::dial::Dialer;
 use super::target::Target;
-use super::{BadSettings, OwnAddresses, Settings, Speak, Upstream, tls};
+use super::{Again, BadSettings, OwnAddresses, Settings, Speak, Upstream, tls};
 use crate::error::{Code, Error};
 use bytes::Bytes;
 use http::Uri;
@@ -56,7 +56,7 @@ struct Pool<B> {
 
 impl<B> Targets<B>
 where
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B: Body<Data = Bytes> + Again + Send + Unpin + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
     /// `otherwise`: for targets that are none of `known`; its URL plays no part. `loopback`: whether addresses of this machine may be

@@ -535,7 +535,8 @@ async fn an_upstream_that_answers_early_is_heard() {
 
 #[tokio::test]
 async fn an_upstream_that_resets_a_stream_is_broken() {
-    for reason in [1u32, 2, 7, 8] {
+    // Another than REFUSED_STREAM: see `again`.
+    for reason in [1u32, 2, 8] {
         let reset = frame(RST_STREAM, 0, 1, &reason.to_be_bytes());
         let (_upstream, agent) = before_script(1, &[&reset]).await;
         let answer = agent.ask(post("/", "{\"a\": 1}")).await;
