@@ -9,6 +9,8 @@ mod again;
 mod connect;
 mod dial;
 mod hosts;
+mod progress;
+mod settings;
 mod target;
 mod targets;
 mod tls;
@@ -18,11 +20,13 @@ pub use addresses::OwnAddresses;
 pub use again::Again;
 pub use dial::can_mark;
 pub use hosts::Upstreams;
+pub use progress::Progress;
+pub use settings::{BadSettings, Settings, Speak, idle_default};
 pub use target::{Target, host_name};
 pub use targets::Targets;
 
 use crate::error::{Code, Error};
-use crate::tls::{Identity, protocols};
+use crate::tls::protocols;
 use again::{Failure, REPEATS_MAX, Spare};
 use bytes::Bytes;
 use connect::{ConnectError, Connector, Ready};
@@ -35,23 +39,11 @@ use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::error::Error as StdError;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tower::Service as _;
-
-/// Which version of HTTP an upstream is spoken to in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Speak {
-    /// HTTP/2 where TLS negotiates it (ALPN), HTTP/1.1 otherwise.
-    #[default]
-    Either,
-    /// HTTP/1.1 alone.
-    Http1,
-    /// HTTP/2 alone; over plain TCP by prior knowledge (RFC 9113 section 3.3).
-    Http2,
-}
 
 /// Bytes of an answer that an HTTP/2 upstream may send ahead of their being taken: on one stream, and on all.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
@@ -61,114 +53,6 @@ const HEAD_BYTES_MAX: u32 = 64 << 10;
 /// An HTTP/2 connection that is silent for so long is asked for a sign of life, and then given up after so long.
 const PING_AFTER: Duration = Duration::from_secs(20);
 const PONG_WITHIN: Duration = Duration::from_secs(10);
-
-/// What one upstream is made with. [`Settings::new`] fills in all but the URL.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// `http://host[:port]` or `https://host[:port]`, without a path.
-    pub url: Uri,
-    /// Used for https alone.
-    pub roots: Roots,
-    /// Shown to an upstream that asks for it (mutual TLS); used for https alone.
-    pub identity: Option<Identity>,
-    /// In which version of HTTP.
-    pub speak: Speak,
-    /// For name resolution, TCP and TLS together.
-    pub connect: Duration,
-    /// For the answer's head, counted anew while the request's body moves: a silent upstream is given up between once
-    /// and twice this time after the last frame.
-    pub response: Duration,
-    /// How long an unused connection is kept; none: [`idle_default`].
-    pub idle: Option<Duration>,
-    /// Unused connections that are kept.
-    pub idle_connections: usize,
-    /// Whether 127.0.0.0/8 and ::1 may be connected to. (The agent's own listeners never are.)
-    pub loopback: bool,
-    /// The mark of its sockets (SO_MARK), by which rules of the kernel know them; see [`can_mark`].
-    pub mark: Option<u32>,
-}
-
-impl Settings {
-    /// System roots, no client certificate, either version, 5 s to connect, 60 s to answer, 512 idle connections, loopback allowed.
-    pub fn new(url: Uri) -> Settings {
-        Settings {
-            url,
-            roots: Roots::System,
-            identity: None,
-            speak: Speak::Either,
-            connect: Duration::from_secs(5),
-            response: Duration::from_secs(60),
-            idle: None,
-            idle_connections: 512,
-            loopback: true,
-            mark: None,
-        }
-    }
-}
-
-/// How long an unused connection is kept by default: less long than servers keep theirs. A request that crosses a server's end of its
-/// connection fails, and who sent it cannot know whether it took effect.
-///
-/// Without TLS the servers are applications, many of which keep five seconds; with it, they are behind balancers, which keep a minute
-/// and more, and a new connection is dear. An end of HTTP/2 says which requests it took (RFC 9113 section 6.8).
-pub fn idle_default(tls: bool, speak: Speak) -> Duration {
-    Duration::from_secs(match tls || speak == Speak::Http2 {
-        true => 50,
-        false => 4,
-    })
-}
-
-/// Why settings make no upstream. For the operator; it holds what the settings say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadSettings(pub String);
-
-impl std::fmt::Display for BadSettings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl StdError for BadSettings {}
-
-/// How much of a streaming request has been given out, in frames: asked for when the request itself is gone.
-#[derive(Clone, Debug, Default)]
-pub struct Progress(Option<Arc<Given>>);
-
-#[derive(Debug, Default)]
-struct Given {
-    frames: AtomicU64,
-    stalled: AtomicBool,
-}
-
-impl Progress {
-    /// Counts from now on.
-    pub fn counting() -> Progress {
-        Progress(Some(Arc::default()))
-    }
-    /// One more frame.
-    pub fn note(&self) {
-        if let Some(given) = &self.0 {
-            given.frames.fetch_add(1, Relaxed);
-        }
-    }
-    /// Its sender did not go on, and was given up.
-    pub fn stall(&self) {
-        if let Some(given) = &self.0 {
-            given.stalled.store(true, Relaxed);
-        }
-    }
-    /// Whether that happened.
-    pub fn is_stalled(&self) -> bool {
-        self.0
-            .as_ref()
-            .is_some_and(|given| given.stalled.load(Relaxed))
-    }
-    fn moved(&self) -> u64 {
-        self.0
-            .as_ref()
-            .map_or(0, |given| given.frames.load(Relaxed))
-    }
-}
 
 /// One upstream, for requests with bodies of type `B`.
 pub struct Upstream<B> {
@@ -554,19 +438,5 @@ mod tests {
                     .is_err()
             );
         }
-    }
-
-    #[test]
-    fn unused_connections_are_kept_less_long_than_servers_keep_them() {
-        // Node.js, Uvicorn and Hypercorn five seconds; the clouds' balancers sixty.
-        for (tls, speak, server) in [
-            (false, Speak::Either, 5),
-            (false, Speak::Http1, 5),
-            (true, Speak::Either, 60),
-            (true, Speak::Http1, 60),
-        ] {
-            assert!(idle_default(tls, speak) < Duration::from_secs(server));
-        }
-        assert_eq!(idle_default(false, Speak::Http2).as_secs(), 50);
     }
 }
