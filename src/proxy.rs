@@ -26,7 +26,7 @@ use crate::body::pace::{Pace, Rate};
 use crate::body::{Arriving, Body};
 use crate::error::{Code, Error};
 use crate::policy::{Peer, Policies};
-use crate::upstream::{Upstream, Upstreams};
+use crate::upstream::{Place, Upstream, Upstreams};
 use arc_swap::ArcSwap;
 use directions::{Directions, Expected};
 use flow::Verdict;
@@ -314,7 +314,8 @@ impl Proxy {
         });
         let (mut head, body) = sent?.into_parts();
         let pace = Pace::new(Some(self.limits.answer), None, deadline);
-        let body = Arriving::new(body, head.version).paced(pace);
+        let place = head.extensions.remove::<Place>();
+        let body = Arriving::new(body, head.version).paced(pace).on(place);
 
         // Back.
         if head.status.is_informational() {

@@ -9,6 +9,7 @@ mod again;
 mod connect;
 mod dial;
 mod hosts;
+mod lanes;
 mod progress;
 mod settings;
 mod target;
@@ -20,6 +21,7 @@ pub use addresses::OwnAddresses;
 pub use again::Again;
 pub use dial::can_mark;
 pub use hosts::Upstreams;
+pub use lanes::Place;
 pub use progress::Progress;
 pub use settings::{BadSettings, Settings, Speak, idle_default};
 pub use target::{Target, host_name};
@@ -37,6 +39,7 @@ use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use lanes::Lanes;
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -56,8 +59,8 @@ const PONG_WITHIN: Duration = Duration::from_secs(10);
 
 /// One upstream, for requests with bodies of type `B`.
 pub struct Upstream<B> {
-    client: Client<Connector, B>,
-    /// What the client connects with.
+    lanes: Arc<Lanes<B>>,
+    /// What they connect with.
     connector: Connector,
     scheme: Scheme,
     authority: Authority,
@@ -72,7 +75,7 @@ pub struct Upstream<B> {
 impl<B> Clone for Upstream<B> {
     fn clone(&self) -> Upstream<B> {
         Upstream {
-            client: self.client.clone(),
+            lanes: self.lanes.clone(),
             connector: self.connector.clone(),
             scheme: self.scheme.clone(),
             authority: self.authority.clone(),
@@ -153,7 +156,8 @@ where
         };
         let idle = settings.idle;
         let idle = idle.unwrap_or_else(|| idle_default(tls.is_some(), settings.speak));
-        let client = Client::builder(TokioExecutor::new())
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(idle)
             .pool_max_idle_per_host(settings.idle_connections)
@@ -166,10 +170,9 @@ where
             .http2_keep_alive_timeout(PONG_WITHIN)
             // Where the version is not known before: see `may_multiplex`.
             .set_host(true)
-            .retry_canceled_requests(true)
-            .build(connector.clone());
+            .retry_canceled_requests(true);
         Ok(Upstream {
-            client,
+            lanes: Arc::new(Lanes::new(builder, connector.clone())),
             connector,
             scheme,
             authority,
@@ -260,7 +263,8 @@ where
 
     /// Sends a request and waits for the answer's head, until `deadline` at most; `progress` is that of its body. It may
     /// be without a Host field, and is to be where it [may go over HTTP/2](Upstream::may_multiplex).
-    /// Dropping the future gives the request up, and its connection.
+    /// Dropping the future gives the request up, and its connection. The answer may have a [`Place`] among its extensions, which is to
+    /// be kept as long as its body.
     ///
     /// # Errors
     /// One of the `upstream-*` codes: no connection was to be had, the upstream is silent, or it speaks something else;
@@ -291,16 +295,16 @@ where
         }
     }
 
-    fn begin(&self, mut request: Request<B>) -> ResponseFuture {
+    fn begin(&self, mut request: Request<B>) -> (ResponseFuture, Option<Place>) {
         // The pool's connections decide.
         *request.version_mut() = http::Version::HTTP_11;
-        self.client.request(request)
+        self.lanes.begin(request, self.may_multiplex())
     }
 
     /// Waits for an answer's head.
     async fn answer(
         &self,
-        mut answer: ResponseFuture,
+        (mut answer, place): (ResponseFuture, Option<Place>),
         progress: &Progress,
         deadline: Instant,
     ) -> Result<Response<Incoming>, Failure> {
@@ -309,7 +313,11 @@ where
         loop {
             let until = deadline.min(Instant::now() + self.response);
             match timeout_at(until, &mut answer).await {
-                Ok(answer) => return answer.map_err(|error| failed(&error)),
+                Ok(answer) => {
+                    let mut answer = answer.map_err(|error| failed(&error))?;
+                    place.and_then(|place| answer.extensions_mut().insert(place));
+                    return Ok(answer);
+                }
                 Err(_) if until == deadline => return Err(Code::ExchangeTimeout.into()),
                 Err(_) if progress.moved() != moved => moved = progress.moved(),
                 Err(_) => return Err(Code::UpstreamTimeout.into()),

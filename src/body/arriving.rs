@@ -6,6 +6,7 @@
 
 use super::pace::Pace;
 use crate::error::Code;
+use crate::upstream::Place;
 use bytes::Bytes;
 use http::HeaderName;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
@@ -65,6 +66,8 @@ pub struct Arriving {
     pace: Option<Pace>,
     /// Trailer fields that end here.
     withheld: Vec<HeaderName>,
+    /// Of an answer: given back when it is over.
+    _place: Option<Place>,
 }
 
 enum Source {
@@ -81,6 +84,7 @@ impl Arriving {
             streams: version == http::Version::HTTP_2,
             pace: None,
             withheld: Vec::new(),
+            _place: None,
         }
     }
 
@@ -91,12 +95,19 @@ impl Arriving {
             streams: false,
             pace: None,
             withheld: Vec::new(),
+            _place: None,
         }
     }
 
     /// Leaves these fields, and what is [alike], out of the trailers: what is sealed in a head must not follow in clear behind the body.
     pub fn without_trailers(mut self, names: Vec<HeaderName>) -> Arriving {
         self.withheld = names;
+        self
+    }
+
+    /// It has this place on its connection.
+    pub fn on(mut self, place: Option<Place>) -> Arriving {
+        self._place = place;
         self
     }
 

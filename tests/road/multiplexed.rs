@@ -21,6 +21,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Barrier;
 use tokio::time::timeout;
 
 /// A body of pieces, without a length, and trailers.
@@ -304,6 +305,76 @@ async fn from_http_2_to_http_2_with_many_streams_at_once() {
     eventually("all over", || agent.gauges.requests() == 0).await;
     assert_eq!(agent.records.outcomes(), [Outcome::Answered; 100]);
     assert_eq!(agent.request_permits.available_permits(), 1024);
+}
+
+/// A body without bytes that ends when it is told.
+struct Held(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl Body for Held {
+    type Data = Bytes;
+    type Error = Infallible;
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.as_mut().poll(cx).map(|()| None)
+    }
+}
+
+/// No answer is over before all requests are there, and the upstream allows a hundred at a time on a connection.
+#[tokio::test]
+async fn more_streams_than_one_connection_takes_go_over_others() {
+    const REQUESTS: usize = 250;
+    let all_there = Arc::new(Barrier::new(REQUESTS));
+    let upstream = Raw::new(move |line| {
+        let all_there = all_there.clone();
+        async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let all_there = all_there.clone();
+                async move {
+                    let wait = async move {
+                        all_there.wait().await;
+                    };
+                    // Every other one begins at once.
+                    let held: Pin<Box<dyn Future<Output = ()> + Send>> = match request.uri().path()
+                    {
+                        "/early" => Box::pin(wait),
+                        _ => {
+                            wait.await;
+                            Box::pin(async {})
+                        }
+                    };
+                    Ok::<_, Infallible>(Response::new(Held(held)))
+                }
+            });
+            let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .max_concurrent_streams(100)
+                .serve_connection(TokioIo::new(line.stream), service)
+                .await;
+        }
+    })
+    .await;
+    let mut setup = Setup::before(upstream.address);
+    setup.upstream.speak = Speak::Http2;
+    let agent = Arc::new(setup.start().await);
+    for _ in 0..2 {
+        let asking: Vec<_> = (0..REQUESTS)
+            .map(|number| {
+                let agent = agent.clone();
+                let path = if number % 2 == 0 { "early" } else { "late" };
+                tokio::spawn(async move {
+                    let request = format!("GET /{path} HTTP/1.1\r\nHost: a\r\n\r\n");
+                    agent.ask(request).await.status()
+                })
+            })
+            .collect();
+        for one in asking {
+            assert_eq!(one.await.expect("no panic"), 200);
+        }
+        // Places are given back: the same connections do.
+        assert_eq!(upstream.connections(), 3);
+        eventually("all over", || agent.gauges.requests() == 0).await;
+    }
 }
 
 #[tokio::test]
