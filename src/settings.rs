@@ -431,7 +431,7 @@ impl Default for Limits {
             streams: 128,
             drain: Duration::from_secs(30),
             head_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(360),
             body_timeout: Duration::from_secs(30),
             body_rate: 240,
             write_timeout: Duration::from_secs(60),

@@ -29,7 +29,7 @@ impl Default for Patience {
     fn default() -> Patience {
         Patience {
             head: Duration::from_secs(10),
-            idle: Duration::from_secs(75),
+            idle: Duration::from_secs(360),
             awake: Duration::from_secs(1),
             body: Duration::from_secs(30),
             write: Duration::from_secs(60),
