@@ -39,7 +39,7 @@ pub struct Settings {
     pub idle_connections: usize,
     /// Whether 127.0.0.0/8 and ::1 may be connected to. (The agent's own listeners never are.)
     pub loopback: bool,
-    /// The mark of its sockets (SO_MARK), by which rules of the kernel know them; see [`can_mark`].
+    /// The mark of its sockets (SO_MARK), by which rules of the kernel know them; see [`can_mark`](super::can_mark).
     pub mark: Option<u32>,
 }
 
