@@ -9,8 +9,8 @@ use crate::harness::{Agent, Line, Raw, Setup, post};
 use crate::rewriting::POLICY;
 use fieldveil::upstream::Speak;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 
 const NO_ERROR: u32 = 0;
 const REFUSED_STREAM: u32 = 7;
@@ -35,10 +35,27 @@ enum When {
     Whole,
 }
 
-/// An upstream that turns the first `turned` requests away, and answers the others with their own bodies; and how many it saw.
-async fn turning(turned: usize, away: Away, when: When) -> (Raw, Arc<AtomicUsize>) {
-    let seen = Arc::new(AtomicUsize::new(0));
-    let count = seen.clone();
+/// What such an upstream saw.
+#[derive(Clone, Default)]
+struct Seen {
+    requests: Arc<AtomicUsize>,
+    /// All bodies.
+    data: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Seen {
+    fn requests(&self) -> usize {
+        self.requests.load(SeqCst)
+    }
+    fn data(&self) -> String {
+        String::from_utf8_lossy(&self.data.lock().expect("data")).into_owned()
+    }
+}
+
+/// An upstream that turns the first `turned` requests away, and answers the others with their own bodies.
+async fn turning(turned: usize, away: Away, when: When) -> (Raw, Seen) {
+    let seen = Seen::default();
+    let told = seen.clone();
     let raw = Raw::new(move |line| {
         let seen = seen.clone();
         async move {
@@ -57,7 +74,7 @@ async fn turning(turned: usize, away: Away, when: When) -> (Raw, Arc<AtomicUsize
                 // Or they are trailers.
                 if next.kind == HEADERS && id > begun {
                     begun = id;
-                    bodies.insert(id, (seen.fetch_add(1, SeqCst), Vec::new()));
+                    bodies.insert(id, (seen.requests.fetch_add(1, SeqCst), Vec::new()));
                 }
                 if !matches!(next.kind, HEADERS | DATA) {
                     continue;
@@ -67,6 +84,7 @@ async fn turning(turned: usize, away: Away, when: When) -> (Raw, Arc<AtomicUsize
                 };
                 if next.kind == DATA {
                     body.extend(&next.payload);
+                    seen.data.lock().expect("data").extend(&next.payload);
                 }
                 let whole = next.flags & END_STREAM != 0;
                 let now = match when {
@@ -89,10 +107,12 @@ async fn turning(turned: usize, away: Away, when: When) -> (Raw, Arc<AtomicUsize
                 } else if whole {
                     taken = taken.max(id);
                     let (_, body) = bodies.remove(&id).expect("a request");
-                    let fields: [(&[u8], &[u8]); 2] =
-                        [(b":status", b"200"), (b"content-type", b"application/json")];
-                    let head = frame(HEADERS, END_HEADERS, id, &block(&fields));
-                    let mut answer = head;
+                    let mut fields: Vec<(&[u8], &[u8])> =
+                        vec![(b":status", b"200"), (b"content-type", b"application/json")];
+                    if next.kind == HEADERS && !body.is_empty() {
+                        fields.push((b"x-trailers", b"came"));
+                    }
+                    let mut answer = frame(HEADERS, END_HEADERS, id, &block(&fields));
                     for part in body.chunks(16 << 10) {
                         answer.extend(frame(DATA, 0, id, part));
                     }
@@ -103,7 +123,7 @@ async fn turning(turned: usize, away: Away, when: When) -> (Raw, Arc<AtomicUsize
         }
     })
     .await;
-    (raw, count)
+    (raw, told)
 }
 
 async fn before(upstream: &Raw) -> Agent {
@@ -147,7 +167,9 @@ async fn what_an_upstream_says_it_did_not_take_is_sent_again() {
                 let answer = agent.ask(request).await;
                 assert_eq!(answer.status(), 200, "{away:?} {when:?} {answer:?}");
                 assert_eq!(answer.text(), expected, "{away:?} {when:?}");
-                assert_eq!(seen.load(SeqCst), 3);
+                let trailers = request.contains("chunked").then_some("came");
+                assert_eq!(answer.header("x-trailers"), trailers, "{away:?} {when:?}");
+                assert_eq!(seen.requests(), 3);
                 let connections = match away {
                     Away::Stream(_) => 1,
                     Away::Connection(_) => 3,
@@ -159,7 +181,9 @@ async fn what_an_upstream_says_it_did_not_take_is_sent_again() {
                 );
                 // One access, whatever it took.
                 assert_eq!(agent.records.words(), ["answered"]);
-                assert!(!upstream.text().contains("078-05"));
+                let data = seen.data();
+                assert!(!data.contains("078-05"));
+                assert_eq!(data.contains("fv1~"), request.contains("078-05"));
             }
         }
     }
@@ -172,7 +196,7 @@ async fn a_body_that_still_comes_goes_on_where_it_is_sent_again() {
     let mut line = agent.line().await;
     line.say(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n[1, ")
         .await;
-    crate::harness::eventually("sent again", || seen.load(SeqCst) == 2).await;
+    crate::harness::eventually("sent again", || seen.requests() == 2).await;
     line.say(b"2, 3]\n").await;
     let answer = line.answer().await;
     assert_eq!((answer.status(), answer.text()), (200, "[1, 2, 3]\n"));
@@ -189,7 +213,7 @@ async fn what_cannot_be_sent_again_is_said_to_be_untaken() {
             (503, "upstream-untaken")
         );
         assert_eq!(answer.header("retry-after"), Some("1"));
-        assert_eq!(seen.load(SeqCst), 3);
+        assert_eq!(seen.requests(), 3);
     }
     // More of it is gone than is kept; or it is rewritten while it flows.
     let long = "x".repeat(100_000);
@@ -202,7 +226,7 @@ async fn what_cannot_be_sent_again_is_said_to_be_untaken() {
         let (upstream, seen) = turning(1, Away::Connection(NO_ERROR), When::Bytes(bytes)).await;
         let answer = before(&upstream).await.ask(request).await;
         assert_eq!(answer.code(), "upstream-untaken");
-        assert_eq!(seen.load(SeqCst), 1);
+        assert_eq!(seen.requests(), 1);
     }
 }
 
@@ -220,7 +244,7 @@ async fn what_an_upstream_ends_for_another_reason_is_not_sent_again() {
             (502, "upstream-broken"),
             "{away:?}"
         );
-        assert_eq!(seen.load(SeqCst), 1);
+        assert_eq!(seen.requests(), 1);
     }
 }
 
