@@ -342,6 +342,8 @@ where
                 break;
             };
             spare = Spare::of(&mut request);
+            let why = failure.error.code().row().word;
+            tracing::debug!(upstream = self.authority(), why, "sent again");
             match self.answer(self.begin(request), progress, deadline).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => failure = error,
