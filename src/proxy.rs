@@ -225,7 +225,8 @@ impl Proxy {
         let (mut head, body) = request.into_parts();
         let version = head.version;
         let deadline = Instant::now() + self.limits.exchange;
-        let pace = Pace::new(exchange.pace(), Some(self.limits.body_rate), deadline);
+        let mut pace = Pace::new(exchange.pace(), Some(self.limits.body_rate), deadline);
+        let easing = (!body.is_end_stream()).then(|| pace.easing());
         let body = Arriving::new(body, version).paced(pace);
         record.request_bytes(body.size_hint().exact());
         let pending = !body.is_end_stream();
@@ -273,7 +274,13 @@ impl Proxy {
                 let outward = self.directions.outward(way, &mut head, body, blame, record);
                 Box::pin(outward).await?
             }
-            _ => (directions::pass(&mut head.headers, body, pending), None),
+            _ => {
+                // A call's two sides talk with each other, and either may be silent.
+                if let Some(easing) = easing.as_ref().filter(|_| headers::is_call(&head.headers)) {
+                    easing.ease();
+                }
+                (directions::pass(&mut head.headers, body, pending), None)
+            }
         };
         if way.as_ref().is_some_and(|way| way.rewrites(Side::Response)) {
             headers::ask_for_readable(&mut head.headers);
@@ -313,6 +320,9 @@ impl Proxy {
             }
         });
         let (mut head, body) = sent?.into_parts();
+        if let Some(easing) = easing {
+            easing.ease();
+        }
         let pace = Pace::new(Some(self.limits.answer), None, deadline);
         let place = head.extensions.remove::<Place>();
         let body = Arriving::new(body, head.version).paced(pace).on(place);

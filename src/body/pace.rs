@@ -1,8 +1,11 @@
 //! How long a body may take: for its next piece, at its slowest, and as a whole. Time counts while somebody waits for
-//! the sender, and not while the other side does not take what came.
+//! the sender, and not while the other side does not take what came. A request whose answer has begun may rest as long as it
+//! likes: the two sides talk with each other.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -27,6 +30,19 @@ pub struct Pace {
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
     /// Pieces that were there before anybody waited, since the clock was looked at.
     unwaited: u8,
+    /// Whether only `deadline` counts still.
+    eased: Option<Ease>,
+}
+
+/// Tells the clock of a body that the sender may rest.
+#[derive(Clone, Debug, Default)]
+pub struct Ease(Arc<AtomicBool>);
+
+impl Ease {
+    /// From now on, it may.
+    pub fn ease(&self) {
+        self.0.store(true, Relaxed);
+    }
 }
 
 /// So many pieces that come without a wait are taken before the clock is looked at again.
@@ -42,11 +58,29 @@ impl Pace {
             credit: rate.map_or(Duration::ZERO, |rate| rate.grace),
             waiting: None,
             unwaited: 0,
+            eased: None,
         }
+    }
+
+    /// To be told by.
+    pub fn easing(&mut self) -> Ease {
+        self.eased.get_or_insert_default().clone()
     }
 
     /// Nothing is there. Ready when that has taken too long.
     pub fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.poll_alarm(cx));
+        // It may have been told since the alarm was set; a second one is set for the deadline.
+        let eased = self.eased.as_ref();
+        let eased = eased.is_some_and(|eased| eased.0.load(Relaxed));
+        if eased && (self.piece.take().is_some() | self.rate.take().is_some()) {
+            self.waiting = None;
+            return self.poll_alarm(cx);
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.waiting.is_none() {
             let now = Instant::now();
             let within = [self.piece, self.rate.map(|_| self.credit)];
@@ -157,6 +191,25 @@ mod tests {
         advance(1_000 * SECOND).await;
         assert!(!pace.came(1));
         late_after(&mut pace, SECOND).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_may_rest_has_the_time_of_the_whole() {
+        for before in [true, false] {
+            let mut pace = Pace::new(Some(SECOND), Some(RATE), hour());
+            let easing = pace.easing();
+            comes(&mut pace, SECOND / 2, 1).await;
+            if before {
+                easing.ease();
+            }
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            assert!(pace.poll_late(&mut cx).is_pending());
+            easing.ease();
+            for _ in 0..3 {
+                comes(&mut pace, 60 * SECOND, 1).await;
+            }
+            late_after(&mut pace, Duration::from_millis(3_419_500)).await;
+        }
     }
 
     #[tokio::test(start_paused = true)]

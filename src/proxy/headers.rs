@@ -124,6 +124,13 @@ pub fn send_multiplexed(headers: &mut HeaderMap) {
     remove(headers, |name| *name == HOST || *name == CONNECTION);
 }
 
+/// Whether the message is a gRPC call's: `application/grpc`, and what may follow it.
+pub fn is_call(headers: &HeaderMap) -> bool {
+    let media = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let rest = media.and_then(|media| media.strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
 /// Leaves out of an answer what HTTP/2 does not have (RFC 9113 section 8.2.2).
 pub fn multiplexed(headers: &mut HeaderMap) {
     let forbidden = [
@@ -586,6 +593,20 @@ mod tests {
         let mut headers = map(&[("te", "trailers"), ("connection", "te"), ("host", "h")]);
         send_multiplexed(&mut headers);
         assert_eq!(headers, map(&[("te", "trailers")]));
+    }
+
+    #[test]
+    fn calls_of_grpc() {
+        for (media, is) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;a=b", true),
+            ("application/grpc-web", false),
+            ("application/json", false),
+        ] {
+            assert_eq!(is_call(&map(&[("content-type", media)])), is, "{media}");
+        }
+        assert!(!is_call(&HeaderMap::new()));
     }
 
     #[test]

@@ -2,10 +2,20 @@
 
 use crate::harness::{Agent, Raw, Setup, eventually};
 use crate::multiplexed::{Pieces, client};
+use crate::streams::live_echo;
+use bytes::Bytes;
 use fieldveil::body::pace::Rate;
 use http::Request;
 use http_body_util::BodyExt;
+use hyper::body::{Body, Frame};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -126,4 +136,61 @@ async fn a_client_that_does_not_take_the_answer_is_let_go() {
     eventually("in flight", || agent.gauges.requests() == 1).await;
     over(&agent).await;
     drop(line);
+}
+
+/// A piece, a rest, and another piece.
+struct Resting {
+    pieces: Vec<&'static str>,
+    rest: Pin<Box<Sleep>>,
+}
+
+impl Body for Resting {
+    type Data = Bytes;
+    type Error = Infallible;
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.pieces.len() == 1 {
+            ready!(self.rest.as_mut().poll(cx));
+        }
+        let piece = self.pieces.pop();
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes())))))
+    }
+}
+
+/// Its answer has begun, or it is a call: then it may rest.
+#[tokio::test]
+async fn one_side_of_a_conversation_may_rest() {
+    for (upstream, media, status) in [
+        (live_echo().await, "application/octet-stream", 200),
+        (Raw::echo().await, "application/grpc", 200),
+        (Raw::echo().await, "application/octet-stream", 408),
+    ] {
+        let mut setup = Setup::before(upstream.address);
+        setup.listener.patience.body = SHORT;
+        setup.limits.body_rate = Rate {
+            bytes_per_second: 1 << 20,
+            grace: SHORT,
+        };
+        let agent = setup.start().await;
+        let stream = TcpStream::connect(agent.address).await.expect("connects");
+        let (mut client, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .expect("a handshake");
+        tokio::spawn(connection);
+        let body = Resting {
+            pieces: vec!["two", "one"],
+            rest: Box::pin(sleep(SHORT * 4)),
+        };
+        let request = Request::post("http://a/").header("content-type", media);
+        let request = request.body(body).expect("a request");
+        let answer = client.send_request(request).await.expect("an answer");
+        assert_eq!(answer.status(), status, "{media}");
+        let body = answer.into_body().collect().await.expect("whole");
+        if status == 200 {
+            assert_eq!(body.to_bytes(), "onetwo");
+        }
+        over(&agent).await;
+    }
 }

@@ -13,7 +13,7 @@ const EVENTS: &str = "text/event-stream";
 const SEQUENCE: &str = "application/json-seq";
 
 /// Sends back each chunk of a request's body as it comes, in the type and coding of the request.
-async fn live_echo() -> Raw {
+pub async fn live_echo() -> Raw {
     Raw::new(|mut line| async move {
         while let Some(head) = line.head().await {
             let lines = head.lines().filter(|line| {
