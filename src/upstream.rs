@@ -53,9 +53,6 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// Bytes of an answer's head, as HTTP/2 counts them (RFC 9113 section 6.5.2).
 const HEAD_BYTES_MAX: u32 = 64 << 10;
-/// An HTTP/2 connection that is silent for so long is asked for a sign of life, and then given up after so long.
-const PING_AFTER: Duration = Duration::from_secs(20);
-const PONG_WITHIN: Duration = Duration::from_secs(10);
 
 /// One upstream, for requests with bodies of type `B`.
 pub struct Upstream<B> {
@@ -166,8 +163,6 @@ where
             .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
             .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_max_header_list_size(HEAD_BYTES_MAX)
-            .http2_keep_alive_interval(PING_AFTER)
-            .http2_keep_alive_timeout(PONG_WITHIN)
             // Where the version is not known before: see `may_multiplex`.
             .set_host(true)
             .retry_canceled_requests(true);

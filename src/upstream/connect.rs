@@ -3,7 +3,7 @@
 //! No byte of a request goes out here.
 
 use super::Speak;
-use super::dial::Dialer;
+use super::dial::{Dialer, give_up_on_silence};
 use crate::error::{Code, Error};
 use crate::tls::H2;
 use http::Uri;
@@ -113,7 +113,14 @@ impl Connector {
     }
 
     async fn secure(&self, stream: TcpStream, host: &str) -> Result<Stream, Error> {
+        let multiplexing = |stream: &TcpStream| {
+            let failed = |error: io::Error| Code::UpstreamUnreachable.because(error.to_string());
+            give_up_on_silence(stream).map_err(failed)
+        };
         let Some(tls) = &self.tls else {
+            if self.speak == Speak::Http2 {
+                multiplexing(&stream)?;
+            }
             return Ok(Stream::new(Inner::Plain(stream), self.write));
         };
         let name = ServerName::try_from(host.to_owned())
@@ -125,6 +132,9 @@ impl Connector {
         let multiplexed = stream.get_ref().1.alpn_protocol() == Some(H2);
         if self.speak == Speak::Http2 && !multiplexed {
             return Err(Code::UpstreamTls.because("the upstream does not negotiate HTTP/2"));
+        }
+        if multiplexed {
+            multiplexing(stream.get_ref().0)?;
         }
         self.multiplexed.store(multiplexed, Relaxed);
         Ok(Stream::new(Inner::Tls(Box::new(stream)), self.write))
@@ -247,6 +257,38 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpSocket;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_connection_of_http_2_is_not_waited_for_when_its_other_side_is_gone() {
+        use super::super::OwnAddresses;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a port");
+        let uri = format!("http://{}", listener.local_addr().expect("bound"));
+        for (speak, seconds) in [(Speak::Http2, Some(35)), (Speak::Either, None)] {
+            let connector = Connector {
+                tls: None,
+                speak,
+                multiplexed: Arc::default(),
+                dialer: Dialer {
+                    connect: Duration::from_secs(9),
+                    loopback: true,
+                    own: OwnAddresses::default(),
+                    address: None,
+                    mark: None,
+                },
+                write: Duration::from_secs(9),
+                ready: Ready::default(),
+            };
+            let stream = connector.connect(&uri.parse().expect("a URI")).await;
+            let Inner::Plain(stream) = stream.expect("connected").inner else {
+                panic!("without TLS");
+            };
+            let timeout = socket2::SockRef::from(&stream).tcp_user_timeout();
+            let expected = seconds.map(Duration::from_secs);
+            assert_eq!(timeout.expect("read"), expected, "{speak:?}");
+        }
+    }
 
     #[tokio::test]
     async fn an_upstream_that_takes_nothing_is_given_up() {

@@ -4,8 +4,7 @@
 
 use super::addresses::{OwnAddresses, forbidden_address};
 use crate::error::{Code, Error};
-#[cfg(target_os = "linux")]
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,6 +16,21 @@ const NO_FILES: [i32; 2] = [
     rustix::io::Errno::MFILE.raw_os_error(),
     rustix::io::Errno::NFILE.raw_os_error(),
 ];
+
+/// A connection on which nothing came for so long is asked for a sign of life, so often and so many times, before it is given up. By TCP:
+/// servers of gRPC hang up on PINGs of HTTP/2 that come more often than every five minutes.
+const PROBE_AFTER: Duration = Duration::from_secs(20);
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+const PROBES: u32 = 3;
+
+/// Gives the connection up, too, when what was sent on it is not acknowledged for as long as all that takes: with data on its way, the
+/// probes wait. For one of HTTP/2, which every request would go over. (Its other side reads what comes, whatever it does with it.)
+pub(super) fn give_up_on_silence(stream: &TcpStream) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    SockRef::from(stream).set_tcp_user_timeout(Some(PROBE_AFTER + PROBE_EVERY * PROBES))?;
+    let _ = stream;
+    Ok(())
+}
 
 /// Connects to hosts, but never to some addresses.
 #[derive(Clone, Debug)]
@@ -115,6 +129,37 @@ impl Dialer {
             return forbidden("own listener");
         }
         stream.set_nodelay(true).map_err(unreachable)?;
+        let probing = TcpKeepalive::new()
+            .with_time(PROBE_AFTER)
+            .with_interval(PROBE_EVERY)
+            .with_retries(PROBES);
+        let socket = SockRef::from(&stream);
+        socket.set_tcp_keepalive(&probing).map_err(unreachable)?;
         Ok(stream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn a_connection_is_probed_when_it_is_silent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let dialer = Dialer {
+            connect: Duration::from_secs(9),
+            loopback: true,
+            own: OwnAddresses::default(),
+            address: None,
+            mark: None,
+        };
+        let port = listener.local_addr().expect("bound").port();
+        let stream = dialer.dial("127.0.0.1", port).await.expect("connected");
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().expect("read"));
+        assert_eq!(socket.tcp_keepalive_time().expect("read"), PROBE_AFTER);
+        assert_eq!(socket.tcp_keepalive_interval().expect("read"), PROBE_EVERY);
+        assert_eq!(socket.tcp_keepalive_retries().expect("read"), PROBES);
     }
 }
