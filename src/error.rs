@@ -259,7 +259,7 @@ codes! {
     UpstreamNotTls "upstream-not-tls" 502 Upstream "The upstream does not speak TLS, or hangs up on it"
         "Ask the operator: its port may be one for plain HTTP, and its URL then one with http."
     UpstreamTimeout "upstream-timeout" 504 Upstream "The upstream did not answer in time"
-        "The request may have taken effect there; check before repeating it."
+        "The request may have taken effect there; check before repeating it. Raise the upstream's `response` if such answers are usual."
     ExchangeTimeout "exchange-timeout" 504 Upstream "The whole exchange took longer than it may"
         "The request may have taken effect there; raise limits.exchange_timeout if such requests are usual."
     UpstreamBroken "upstream-broken" 502 Upstream "The upstream closed the connection or answered with something else than HTTP"
