@@ -113,13 +113,9 @@ impl Connector {
     }
 
     async fn secure(&self, stream: TcpStream, host: &str) -> Result<Stream, Error> {
-        let multiplexing = |stream: &TcpStream| {
-            let failed = |error: io::Error| Code::UpstreamUnreachable.because(error.to_string());
-            give_up_on_silence(stream).map_err(failed)
-        };
         let Some(tls) = &self.tls else {
             if self.speak == Speak::Http2 {
-                multiplexing(&stream)?;
+                give_up_on_silence(&stream);
             }
             return Ok(Stream::new(Inner::Plain(stream), self.write));
         };
@@ -134,7 +130,7 @@ impl Connector {
             return Err(Code::UpstreamTls.because("the upstream does not negotiate HTTP/2"));
         }
         if multiplexed {
-            multiplexing(stream.get_ref().0)?;
+            give_up_on_silence(stream.get_ref().0);
         }
         self.multiplexed.store(multiplexed, Relaxed);
         Ok(Stream::new(Inner::Tls(Box::new(stream)), self.write))

@@ -23,13 +23,22 @@ const PROBE_AFTER: Duration = Duration::from_secs(20);
 const PROBE_EVERY: Duration = Duration::from_secs(5);
 const PROBES: u32 = 3;
 
-/// Gives the connection up, too, when what was sent on it is not acknowledged for as long as all that takes: with data on its way, the
-/// probes wait. For one of HTTP/2, which every request would go over. (Its other side reads what comes, whatever it does with it.)
-pub(super) fn give_up_on_silence(stream: &TcpStream) -> io::Result<()> {
+/// Has silence on this connection noticed, as far as the system can: without, it takes longer.
+fn probe(stream: &TcpStream) {
+    let probing = TcpKeepalive::new()
+        .with_time(PROBE_AFTER)
+        .with_interval(PROBE_EVERY)
+        .with_retries(PROBES);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&probing);
+}
+
+/// The same while what was sent on it is not acknowledged: then the probes wait. For a connection of HTTP/2, which every request would
+/// go over. (Its other side reads what comes, whatever it does with it.)
+pub(super) fn give_up_on_silence(stream: &TcpStream) {
     #[cfg(target_os = "linux")]
-    SockRef::from(stream).set_tcp_user_timeout(Some(PROBE_AFTER + PROBE_EVERY * PROBES))?;
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(PROBE_AFTER + PROBE_EVERY * PROBES));
+    #[cfg(not(target_os = "linux"))]
     let _ = stream;
-    Ok(())
 }
 
 /// Connects to hosts, but never to some addresses.
@@ -129,12 +138,7 @@ impl Dialer {
             return forbidden("own listener");
         }
         stream.set_nodelay(true).map_err(unreachable)?;
-        let probing = TcpKeepalive::new()
-            .with_time(PROBE_AFTER)
-            .with_interval(PROBE_EVERY)
-            .with_retries(PROBES);
-        let socket = SockRef::from(&stream);
-        socket.set_tcp_keepalive(&probing).map_err(unreachable)?;
+        probe(&stream);
         Ok(stream)
     }
 }
