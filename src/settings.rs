@@ -275,8 +275,8 @@ pub struct Upstream {
     pub connect: Duration,
     /// From the request's end to the response's head.
     pub response: Duration,
-    /// How long an unused connection is kept.
-    pub idle: Duration,
+    /// How long an unused connection is kept; by default that hangs on the version of HTTP.
+    pub idle: Option<Duration>,
 }
 
 /// Who vouches for an upstream's certificate.

@@ -23,7 +23,7 @@ pub use dial::can_mark;
 pub use hosts::Upstreams;
 pub use lanes::Place;
 pub use progress::Progress;
-pub use settings::{BadSettings, Settings, Speak, idle_default};
+pub use settings::{BadSettings, Settings, Speak};
 pub use target::{Target, host_name};
 pub use targets::Targets;
 
@@ -31,7 +31,7 @@ use crate::error::{Code, Error};
 use crate::tls::protocols;
 use again::{Failure, REPEATS_MAX, Spare};
 use bytes::Bytes;
-use connect::{ConnectError, Connector, Ready};
+use connect::{ConnectError, Connector, Ready, Spoken};
 use dial::Dialer;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri};
@@ -42,7 +42,6 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use lanes::Lanes;
 use std::error::Error as StdError;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -63,8 +62,7 @@ pub struct Upstream<B> {
     authority: Authority,
     host: HeaderValue,
     response: Duration,
-    /// The last connection was one of HTTP/2.
-    multiplexed: Arc<AtomicBool>,
+    spoken: Arc<Spoken>,
     tls: Option<Arc<rustls::ClientConfig>>,
 }
 
@@ -78,7 +76,7 @@ impl<B> Clone for Upstream<B> {
             authority: self.authority.clone(),
             host: self.host.clone(),
             response: self.response,
-            multiplexed: self.multiplexed.clone(),
+            spoken: self.spoken.clone(),
             tls: self.tls.clone(),
         }
     }
@@ -141,22 +139,22 @@ where
         let bad = |what: &str| BadSettings(format!("upstream {authority}: {what}"));
         let host =
             HeaderValue::from_str(authority.as_str()).map_err(|_| bad("the host is malformed"))?;
-        let multiplexed = Arc::new(AtomicBool::new(settings.speak == Speak::Http2));
+        let spoken = Arc::new(Spoken::default());
+        if settings.speak == Speak::Http2 {
+            spoken.note(true);
+        }
         let connector = Connector {
             speak: settings.speak,
-            multiplexed: multiplexed.clone(),
+            spoken: spoken.clone(),
             tls: tls.clone().map(TlsConnector::from),
             dialer,
             // Later than whoever waits for the answer is told.
             write: settings.response.saturating_mul(2),
             ready: Ready::default(),
         };
-        let idle = settings.idle;
-        let idle = idle.unwrap_or_else(|| idle_default(tls.is_some(), settings.speak));
         let mut builder = Client::builder(TokioExecutor::new());
         builder
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(idle)
             .pool_max_idle_per_host(settings.idle_connections)
             .timer(TokioTimer::new())
             .http2_only(settings.speak == Speak::Http2)
@@ -167,13 +165,13 @@ where
             .set_host(true)
             .retry_canceled_requests(true);
         Ok(Upstream {
-            lanes: Arc::new(Lanes::new(builder, connector.clone())),
+            lanes: Arc::new(Lanes::new(&builder, settings.idle, connector.clone())),
             connector,
             scheme,
             authority,
             host,
             response: settings.response,
-            multiplexed,
+            spoken,
             tls,
         })
     }
@@ -217,7 +215,7 @@ where
     /// Whether the next request will likely go over HTTP/2: the last connection was one. (Which connection carries a
     /// request, the pool alone knows.)
     pub fn is_multiplexed(&self) -> bool {
-        self.multiplexed.load(Relaxed)
+        self.spoken.is_http_2()
     }
 
     /// Whether the next request may go over HTTP/2, which has the host in `:authority`: some servers refuse a Host field beside that.
@@ -293,7 +291,8 @@ where
     fn begin(&self, mut request: Request<B>) -> (ResponseFuture, Option<Place>) {
         // The pool's connections decide.
         *request.version_mut() = http::Version::HTTP_11;
-        self.lanes.begin(request, self.may_multiplex())
+        let http_2 = self.may_multiplex() && !self.spoken.is_http_1();
+        self.lanes.begin(request, http_2)
     }
 
     /// Waits for an answer's head.
@@ -367,7 +366,7 @@ where
         let mut alone = Connector {
             tls,
             speak: Speak::Http1,
-            multiplexed: Arc::default(),
+            spoken: Arc::default(),
             // What was made ahead may be HTTP/2 where TLS is spoken.
             ready: match self.tls {
                 Some(_) => Ready::default(),

@@ -213,7 +213,7 @@ fn made_with(
     built.speak = one.speak;
     built.connect = one.connect;
     built.response = one.response;
-    built.idle = Some(one.idle);
+    built.idle = one.idle;
     built.loopback = settings.limits.loopback_upstreams;
     built.mark = settings.mark;
     if let Ca::File(file) = &one.ca {

@@ -170,7 +170,7 @@ fn settings(upstream: SocketAddr) -> Settings {
             speak: Speak::Either,
             connect: Duration::from_secs(5),
             response: Duration::from_secs(60),
-            idle: Duration::from_secs(4),
+            idle: None,
         }],
         kms: Vec::new(),
         keys: Vec::new(),

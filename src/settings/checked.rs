@@ -13,7 +13,6 @@ use super::{
 use crate::diagnostic::{Span, did_you_mean, quoted};
 use crate::marked::amount::show_duration;
 use crate::marked::{Findings, Marked};
-use crate::upstream::idle_default;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -445,8 +444,6 @@ fn upstreams(file: &SettingsFile, findings: &mut Findings<'_>) -> Vec<Upstream> 
                 "`tls` is for an upstream with https://",
             );
         }
-        let speak = words.speak.unwrap_or_default();
-        let idle = words.idle;
         all.push(Upstream {
             name: words.name.value.as_str().into(),
             url: words.url.value.clone(),
@@ -456,10 +453,10 @@ fn upstreams(file: &SettingsFile, findings: &mut Findings<'_>) -> Vec<Upstream> 
                 .map(|ca| ca.value.clone())
                 .unwrap_or_default(),
             identity: tls.identity.as_ref().map(|files| files.value.clone()),
-            speak,
+            speak: words.speak.unwrap_or_default(),
             connect: words.connect.unwrap_or(CONNECT_DEFAULT),
             response: words.response.unwrap_or(RESPONSE_DEFAULT),
-            idle: idle.unwrap_or_else(|| idle_default(words.url.value.tls, speak)),
+            idle: words.idle,
         });
     }
     all

@@ -70,7 +70,7 @@ fn a_file_with_defaults() {
     assert_eq!(api.url.to_string(), "https://api.example.com");
     assert_eq!(api.ca, Ca::File("/etc/fieldveil/ca.pem".into()));
     assert_eq!((api.connect.as_secs(), api.response.as_secs()), (5, 60));
-    assert_eq!(api.idle.as_secs(), 50);
+    assert_eq!(api.idle, None);
     assert_eq!(
         keyring_of(&settings).dir,
         Path::new("/etc/fieldveil/keyring")

@@ -13,7 +13,7 @@ use rustls::pki_types::ServerName;
 use std::error::Error as StdError;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -36,13 +36,32 @@ impl std::fmt::Display for ConnectError {
 
 impl StdError for ConnectError {}
 
+/// Which version of HTTP the latest connection speaks, if there was one to tell by.
+#[derive(Debug, Default)]
+pub(super) struct Spoken(AtomicU8);
+
+const HTTP_1: u8 = 1;
+const HTTP_2: u8 = 2;
+
+impl Spoken {
+    pub(super) fn note(&self, http_2: bool) {
+        self.0.store(if http_2 { HTTP_2 } else { HTTP_1 }, Relaxed);
+    }
+    pub(super) fn is_http_1(&self) -> bool {
+        self.0.load(Relaxed) == HTTP_1
+    }
+    pub(super) fn is_http_2(&self) -> bool {
+        self.0.load(Relaxed) == HTTP_2
+    }
+}
+
 /// Resolves, checks, connects, and speaks TLS where the URL says so.
 #[derive(Clone)]
 pub(super) struct Connector {
     pub(super) tls: Option<TlsConnector>,
     pub(super) speak: Speak,
     /// Told what the latest connection speaks.
-    pub(super) multiplexed: Arc<AtomicBool>,
+    pub(super) spoken: Arc<Spoken>,
     pub(super) dialer: Dialer,
     /// For the upstream to take the next byte, whether or not somebody still waits for its answer.
     pub(super) write: Duration,
@@ -132,7 +151,7 @@ impl Connector {
         if multiplexed {
             give_up_on_silence(stream.get_ref().0);
         }
-        self.multiplexed.store(multiplexed, Relaxed);
+        self.spoken.note(multiplexed);
         Ok(Stream::new(Inner::Tls(Box::new(stream)), self.write))
     }
 }
@@ -265,7 +284,7 @@ mod tests {
             let connector = Connector {
                 tls: None,
                 speak,
-                multiplexed: Arc::default(),
+                spoken: Arc::default(),
                 dialer: Dialer {
                     connect: Duration::from_secs(9),
                     loopback: true,

@@ -2,12 +2,14 @@
 //! over the next one: otherwise a hundred answers that stream would keep the next request waiting until one of them ends.
 
 use super::connect::Connector;
+use super::settings::{IDLE_DEFAULT, IDLE_HTTP_2_DEFAULT};
 use bytes::Bytes;
 use http::Request;
 use hyper::body::Body;
 use hyper_util::client::legacy::{Builder, Client, ResponseFuture};
 use std::error::Error as StdError;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Requests at once on one connection: no server should allow fewer (RFC 9113 section 6.5.2, SETTINGS_MAX_CONCURRENT_STREAMS), and
@@ -22,12 +24,13 @@ pub struct Place {
     _permit: Arc<OwnedSemaphorePermit>,
 }
 
-/// The connections of one upstream. The first lane is also the pool of HTTP/1.1.
+/// The connections of one upstream.
 pub(super) struct Lanes<B> {
+    /// Of HTTP/1.1, without lanes.
+    one: Client<Connector, B>,
     builder: Builder,
     connector: Connector,
-    first: Client<Connector, B>,
-    /// All, the first included; a later one has requests only while those before it are full.
+    /// Those after the first one have requests only while those before them are full.
     all: Mutex<Vec<Lane<B>>>,
 }
 
@@ -41,24 +44,29 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    pub(super) fn new(builder: Builder, connector: Connector) -> Lanes<B> {
-        let first = builder.build(connector.clone());
+    /// `idle`: how long unused connections are kept, if that is said.
+    pub(super) fn new(builder: &Builder, idle: Option<Duration>, connector: Connector) -> Lanes<B> {
+        let keeping = |default| {
+            let mut builder = builder.clone();
+            builder.pool_idle_timeout(idle.unwrap_or(default));
+            builder
+        };
         Lanes {
-            builder,
+            one: keeping(IDLE_DEFAULT).build(connector.clone()),
+            builder: keeping(IDLE_HTTP_2_DEFAULT),
             connector,
-            first,
             all: Mutex::default(),
         }
     }
 
-    /// Begins to send a request that may go over HTTP/2, or cannot.
+    /// Begins to send a request, which may go over HTTP/2 or does not.
     pub(super) fn begin(
         &self,
         request: Request<B>,
-        multiplexed: bool,
+        http_2: bool,
     ) -> (ResponseFuture, Option<Place>) {
-        if !multiplexed {
-            return (self.first.request(request), None);
+        if !http_2 {
+            return (self.one.request(request), None);
         }
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         for lane in &*all {
@@ -66,15 +74,11 @@ where
                 return (lane.client.request(request), Some(place));
             }
         }
-        if all.len() == LANES_MAX {
-            return (self.first.request(request), None);
+        if let (LANES_MAX.., Some(first)) = (all.len(), all.first()) {
+            return (first.client.request(request), None);
         }
-        let client = match all.is_empty() {
-            true => self.first.clone(),
-            false => self.builder.build(self.connector.clone()),
-        };
         let lane = Lane {
-            client,
+            client: self.builder.build(self.connector.clone()),
             places: Arc::new(Semaphore::new(STREAMS)),
         };
         let place = lane.place();

@@ -33,7 +33,7 @@ pub struct Settings {
     /// For the answer's head, counted anew while the request's body moves: a silent upstream is given up between once
     /// and twice this time after the last frame.
     pub response: Duration,
-    /// How long an unused connection is kept; none: [`idle_default`].
+    /// How long an unused connection is kept; none: 4 s, one of HTTP/2 50 s.
     pub idle: Option<Duration>,
     /// Unused connections that are kept.
     pub idle_connections: usize,
@@ -62,16 +62,10 @@ impl Settings {
 }
 
 /// How long an unused connection is kept by default: less long than servers keep theirs. A request that crosses a server's end of its
-/// connection fails, and who sent it cannot know whether it took effect.
-///
-/// Without TLS the servers are applications, many of which keep five seconds; with it, they are behind balancers, which keep a minute
-/// and more, and a new connection is dear. An end of HTTP/2 says which requests it took (RFC 9113 section 6.8).
-pub fn idle_default(tls: bool, speak: Speak) -> Duration {
-    Duration::from_secs(match tls || speak == Speak::Http2 {
-        true => 50,
-        false => 4,
-    })
-}
+/// connection fails, and who sent it cannot know whether it took effect. Many servers keep five seconds.
+pub(super) const IDLE_DEFAULT: Duration = Duration::from_secs(4);
+/// The same of HTTP/2, whose end says which requests were taken (RFC 9113 section 6.8).
+pub(super) const IDLE_HTTP_2_DEFAULT: Duration = Duration::from_secs(50);
 
 /// Why settings make no upstream. For the operator; it holds what the settings say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,22 +78,3 @@ impl std::fmt::Display for BadSettings {
 }
 
 impl StdError for BadSettings {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unused_connections_are_kept_less_long_than_servers_keep_them() {
-        // Node.js, Uvicorn and Hypercorn five seconds; the clouds' balancers sixty.
-        for (tls, speak, server) in [
-            (false, Speak::Either, 5),
-            (false, Speak::Http1, 5),
-            (true, Speak::Either, 60),
-            (true, Speak::Http1, 60),
-        ] {
-            assert!(idle_default(tls, speak) < Duration::from_secs(server));
-        }
-        assert_eq!(idle_default(false, Speak::Http2).as_secs(), 50);
-    }
-}

@@ -351,7 +351,7 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 async fn an_upstream_is_spoken_to_as_it_negotiates() {
     let made = made();
     let one = format!("{:?} 1", Version::HTTP_11);
-    // The first request does not know yet; from then on, `:authority` alone says the host.
+    // `:authority` alone says the host, also in the first request, which does not know yet.
     let two = format!("{:?} 0", Version::HTTP_2);
     for (alpn, speak, expected) in [
         (&[H2, HTTP11][..], Speak::Either, Some(&two)),
@@ -370,11 +370,15 @@ async fn an_upstream_is_spoken_to_as_it_negotiates() {
             assert_eq!(first.code(), "upstream-tls", "{alpn:?} {speak:?}");
             continue;
         };
-        assert_eq!(first.text()[..8], expected[..8], "{alpn:?} {speak:?}");
-        assert_eq!(agent.ask(GET).await.text(), expected, "{alpn:?} {speak:?}");
+        assert_eq!(first.text(), expected, "{alpn:?} {speak:?}");
+        for _ in 0..2 {
+            assert_eq!(agent.ask(GET).await.text(), expected, "{alpn:?} {speak:?}");
+        }
+        // The first connection is among those of HTTP/2, wherever that is possible.
+        let unexpected = speak == Speak::Either && expected == &one;
         assert_eq!(
             shaken.lock().expect("shaken").len(),
-            1,
+            1 + usize::from(unexpected),
             "{alpn:?} {speak:?}"
         );
     }

@@ -95,6 +95,20 @@ async fn an_unused_connection_to_the_upstream_is_given_up_before_the_upstream_do
     }
 }
 
+/// Many servers keep theirs for five seconds.
+#[tokio::test]
+async fn by_default_that_is_less_than_five_seconds() {
+    let upstream = Raw::answering(OK).await;
+    let agent = Setup::before(upstream.address).start().await;
+    let mut line = agent.line().await;
+    for connections in [1, 2] {
+        line.say(GET).await;
+        assert_eq!(line.answer().await.text(), "ok");
+        assert_eq!(upstream.connections(), connections);
+        sleep(Duration::from_millis(4_500)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_connection_that_dozes_misses_nothing() {
     let upstream = Raw::answering(OK).await;

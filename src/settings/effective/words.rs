@@ -226,7 +226,9 @@ fn upstream(upstream: &Upstream, place: &Place, all: &mut Collector<'_>) {
     all.text(place.word("http"), version);
     all.text(place.word("connect"), show_duration(upstream.connect));
     all.text(place.word("response"), show_duration(upstream.response));
-    all.text(place.word("idle"), show_duration(upstream.idle));
+    if let Some(idle) = upstream.idle {
+        all.text(place.word("idle"), show_duration(idle));
+    }
 }
 
 /// A secret's place under the words that say it in the file.
