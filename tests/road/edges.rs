@@ -308,8 +308,10 @@ async fn upstream(made: &Made, alpn: &[&[u8]], client: Option<&Made>) -> (Socket
             let known = session.peer_certificates().is_some();
             kept.lock().expect("kept").push((protocol, known));
             let service = service_fn(|request: Request<Incoming>| async move {
-                let hosts = request.headers().get_all("host").iter().count();
-                let said = format!("{:?} {hosts}", request.version());
+                // In the target, in fields, or both.
+                let target = request.uri().authority().map(|host| host.as_str());
+                let hosts: Vec<_> = request.headers().get_all("host").iter().collect();
+                let said = format!("{:?} {target:?} {hosts:?}", request.version());
                 Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from(said))))
             });
             let io = TokioIo::new(stream);
@@ -350,15 +352,12 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 #[tokio::test]
 async fn an_upstream_is_spoken_to_as_it_negotiates() {
     let made = made();
-    let one = format!("{:?} 1", Version::HTTP_11);
-    // `:authority` alone says the host, also in the first request, which does not know yet.
-    let two = format!("{:?} 0", Version::HTTP_2);
     for (alpn, speak, expected) in [
-        (&[H2, HTTP11][..], Speak::Either, Some(&two)),
-        (&[HTTP11], Speak::Either, Some(&one)),
-        (&[], Speak::Either, Some(&one)),
-        (&[H2, HTTP11], Speak::Http1, Some(&one)),
-        (&[H2, HTTP11], Speak::Http2, Some(&two)),
+        (&[H2, HTTP11][..], Speak::Either, Some(Version::HTTP_2)),
+        (&[HTTP11], Speak::Either, Some(Version::HTTP_11)),
+        (&[], Speak::Either, Some(Version::HTTP_11)),
+        (&[H2, HTTP11], Speak::Http1, Some(Version::HTTP_11)),
+        (&[H2, HTTP11], Speak::Http2, Some(Version::HTTP_2)),
         (&[HTTP11], Speak::Http2, None),
         (&[], Speak::Http2, None),
         (&[H2], Speak::Http1, None),
@@ -366,16 +365,23 @@ async fn an_upstream_is_spoken_to_as_it_negotiates() {
         let (address, shaken) = upstream(&made, alpn, None).await;
         let agent = before_tls(address, &made, speak, None).await;
         let first = agent.ask(GET).await;
-        let Some(expected) = expected else {
+        let Some(version) = expected else {
             assert_eq!(first.code(), "upstream-tls", "{alpn:?} {speak:?}");
             continue;
+        };
+        // `:authority` alone says the host, also in the first request, when nobody knows the version yet: nginx takes a field beside it
+        // for a second host.
+        let host = format!("localhost:{}", address.port());
+        let expected = match version {
+            Version::HTTP_2 => format!("{version:?} {:?} []", Some(&host)),
+            _ => format!("{version:?} None [{host:?}]"),
         };
         assert_eq!(first.text(), expected, "{alpn:?} {speak:?}");
         for _ in 0..2 {
             assert_eq!(agent.ask(GET).await.text(), expected, "{alpn:?} {speak:?}");
         }
         // The first connection is among those of HTTP/2, wherever that is possible.
-        let unexpected = speak == Speak::Either && expected == &one;
+        let unexpected = speak == Speak::Either && version == Version::HTTP_11;
         assert_eq!(
             shaken.lock().expect("shaken").len(),
             1 + usize::from(unexpected),

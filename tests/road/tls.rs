@@ -2,13 +2,7 @@
 
 use crate::harness::{Raw, Setup};
 use fieldveil::upstream::{Roots, Speak};
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::PrivatePkcs8KeyDer;
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
@@ -16,8 +10,8 @@ use tokio_rustls::TlsAcceptor;
 /// What a handshake came to: protocol and key exchange.
 type Seen = Arc<Mutex<Vec<(Option<Vec<u8>>, Option<rustls::NamedGroup>)>>>;
 
-/// A certificate for `name` in PEM, and who shows it and speaks these.
-fn acceptor(name: &str, protocols: &[&[u8]]) -> (TlsAcceptor, Vec<u8>) {
+/// An upstream with a certificate for `name`, and that certificate in PEM.
+async fn upstream(name: &str) -> (Raw, Vec<u8>, Seen) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
     let pem = made.cert.pem().into_bytes();
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
@@ -28,13 +22,8 @@ fn acceptor(name: &str, protocols: &[&[u8]]) -> (TlsAcceptor, Vec<u8>) {
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key.into())
         .expect("a key");
-    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-    (TlsAcceptor::from(Arc::new(config)), pem)
-}
-
-/// An upstream with a certificate for `name`, and that certificate in PEM.
-async fn upstream(name: &str) -> (Raw, Vec<u8>, Seen) {
-    let (acceptor, pem) = acceptor(name, &[b"h2", b"http/1.1"]);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
     let seen = Seen::default();
     let handshakes = seen.clone();
     let raw = Raw::new(move |line| {
@@ -69,17 +58,6 @@ async fn upstream(name: &str) -> (Raw, Vec<u8>, Seen) {
     (raw, pem, seen)
 }
 
-const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-
-/// Before this upstream, which may speak either version.
-fn by_name(raw: &Raw, pem: Vec<u8>) -> Setup {
-    let mut setup = Setup::before(raw.address);
-    let url = format!("https://localhost:{}", raw.address.port());
-    setup.upstream.url = url.parse().expect("a URL");
-    setup.upstream.roots = Roots::Pem(pem);
-    setup
-}
-
 async fn ask(raw: &Raw, host: &str, roots: Roots) -> crate::harness::Message {
     let mut setup = Setup::before(raw.address);
     setup.upstream.url = format!("https://{host}:{}", raw.address.port())
@@ -87,7 +65,11 @@ async fn ask(raw: &Raw, host: &str, roots: Roots) -> crate::harness::Message {
         .expect("a URL");
     setup.upstream.roots = roots;
     setup.upstream.speak = Speak::Http1;
-    setup.start().await.ask(GET).await
+    setup
+        .start()
+        .await
+        .ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
 }
 
 #[tokio::test]
@@ -138,70 +120,4 @@ async fn an_upstream_that_speaks_no_tls_is_not_spoken_to_in_the_clear() {
         answer.code()
     );
     assert!(!raw.text().contains("GET"));
-}
-
-/// Also in the first request, before anybody knows which version the upstream speaks: nginx takes a Host field for a second host.
-#[tokio::test]
-async fn over_http_2_the_host_is_in_the_authority_alone() {
-    let (acceptor, pem) = acceptor("localhost", &[b"h2", b"http/1.1"]);
-    let heads: Arc<Mutex<Vec<_>>> = Arc::default();
-    let kept = heads.clone();
-    let raw = Raw::new(move |line| {
-        let (acceptor, kept) = (acceptor.clone(), kept.clone());
-        async move {
-            let stream = acceptor.accept(line.stream).await.expect("a handshake");
-            let service = service_fn(move |request: Request<Incoming>| {
-                kept.lock().expect("heads").push(request.into_parts().0);
-                async { Ok::<_, Infallible>(Response::new(String::new())) }
-            });
-            let _ = http2::Builder::new(TokioExecutor::new())
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-        }
-    })
-    .await;
-    let port = raw.address.port();
-    let agent = by_name(&raw, pem).start().await;
-    let mut line = agent.line().await;
-    for te in ["", "TE: trailers\r\nConnection: TE\r\n"] {
-        line.say(format!("GET / HTTP/1.1\r\nHost: a\r\n{te}\r\n").as_bytes())
-            .await;
-        assert_eq!(line.answer().await.status(), 200);
-    }
-    let heads = heads.lock().expect("heads");
-    assert_eq!(heads.len(), 2);
-    for (head, te) in heads.iter().zip([None, Some("trailers")]) {
-        let host = head.uri.authority().map(ToString::to_string);
-        assert_eq!(host, Some(format!("localhost:{port}")));
-        assert_eq!(head.headers.get("host"), None);
-        assert_eq!(
-            head.headers.get("te").map(|te| te.as_bytes()),
-            te.map(str::as_bytes)
-        );
-    }
-}
-
-/// The host is there where the upstream speaks HTTP/1.1 after all.
-#[tokio::test]
-async fn over_http_1_the_host_is_a_field() {
-    let (acceptor, pem) = acceptor("localhost", &[b"http/1.1"]);
-    let raw = Raw::new(move |line| {
-        let acceptor = acceptor.clone();
-        async move {
-            let mut stream = acceptor.accept(line.stream).await.expect("a handshake");
-            let mut bytes = Vec::new();
-            while !bytes.ends_with(b"\r\n\r\n") {
-                bytes.push(stream.read_u8().await.expect("a byte"));
-            }
-            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len());
-            let answer = [answer.as_bytes(), &bytes].concat();
-            stream.write_all(&answer).await.expect("sent");
-            stream.flush().await.expect("sent");
-            let _ = stream.read_u8().await;
-        }
-    })
-    .await;
-    let answer = by_name(&raw, pem).start().await.ask(GET).await;
-    let host = format!("\r\nhost: localhost:{}\r\n", raw.address.port());
-    assert!(answer.text().contains(&host), "{}", answer.text());
 }
