@@ -2,7 +2,8 @@
 //! never connected to.
 //!
 //! Nothing that may have been taken is sent twice: only a request that a pooled connection closed on before its first byte was
-//! written is given to another connection, and one of which the upstream itself says that it did nothing with it.
+//! written is given to another connection, and one of which the upstream itself says that it did nothing with it. Safe methods,
+//! which have no effects, are sent again where nobody says.
 
 mod addresses;
 mod again;
